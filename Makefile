@@ -1,0 +1,32 @@
+# `make test` does all the set-up on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+export CINERAY_DATA ?= $(abspath ../shared/data)
+export RAY_USAGE_STATS_ENABLED = 0
+export DS_ACCELERATOR ?= cpu
+
+.PHONY: install test check results-synthetic bench-stream
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+results-synthetic: install
+	$(BIN)/python -m benchmarks.results_synthetic
+
+bench-stream: install
+	$(BIN)/python -m benchmarks.bench_stream

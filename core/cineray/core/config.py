@@ -1,0 +1,130 @@
+"""Settings: frozen, strict, overridable by dotted key, with a fingerprint.
+
+Every component's settings derive from `Config` and stand above what they build.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cineray.core.errors import ConfigError
+
+__all__ = ["Config", "parse_overrides"]
+
+
+class Config(BaseModel):
+    """Frozen settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Validate plain values; the error names the key, what was found and what was expected."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_sentence(cls.__name__, error)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a YAML file written by `dump` (or by hand)."""
+        return cls.loads(Path(path).read_text(encoding="utf-8"), origin=str(path))
+
+    @classmethod
+    def loads(cls, text: str, *, origin: str = "text") -> Self:
+        """Read YAML text; ``origin`` names it in errors."""
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{origin} is not valid YAML ({error}); repair it or write a new one") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{origin} holds {type(values).__name__}, expected a mapping of settings")
+        values.pop("fingerprint", None)
+        return cls.parse(values)
+
+    def dump(self) -> str:
+        """YAML with every default resolved, and the fingerprint as last line."""
+        values = self.model_dump(mode="json") | {"fingerprint": self.fingerprint()}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with dotted keys replaced, e.g. ``{"model.depth": 3, "model": {"name": "ridge"}}``.
+
+        A changed ``name`` chooses another member of a union, so the old member's settings are dropped.
+        """
+        values = self.model_dump(mode="json")
+        # Names first: they decide which other keys exist.
+        for key in sorted(changes, key=lambda k: (not k.endswith("name"), k.count("."))):
+            _set(values, key.split("."), changes[key], key)
+        return self.parse(values)
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical JSON of all settings."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """``["optim.lr=1e-3", "subjects=[a, b]"]`` to a dict; values are YAML (and ``1e-3`` is a number)."""
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"found argument '{word}', expected key=value, for example optim.lr=0.001")
+        changes[key] = _scalar(text)
+    return changes
+
+
+def _scalar(text: str) -> Any:
+    value = yaml.safe_load(text) if text else ""
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _set(values: Any, path: list[str], new: Any, key: str) -> None:
+    for depth, name in enumerate(path[:-1]):
+        values = _child(values, name, ".".join(path[: depth + 1]))
+    last = path[-1]
+    if isinstance(values, list):
+        if not last.isdigit() or int(last) >= len(values):
+            raise ConfigError(f"found '{key}', expected an index below {len(values)}")
+        values[int(last)] = _merged(values[int(last)], new)
+        return
+    old = values.get(last)
+    if last == "name" and old is not None and old != new:
+        values.clear()
+    values[last] = _merged(old, new)
+
+
+def _child(values: Any, name: str, so_far: str) -> Any:
+    if isinstance(values, list) and name.isdigit() and int(name) < len(values):
+        return values[int(name)]
+    if isinstance(values, dict) and isinstance(values.get(name), dict | list):
+        return values[name]
+    known = sorted(values) if isinstance(values, dict) else list(range(len(values)))
+    raise ConfigError(f"there is no setting '{so_far}'; known here: {', '.join(map(str, known))}")
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """A mapping is merged into a mapping of the same name; anything else replaces."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        same = "name" not in new or new["name"] == old.get("name")
+        return (old if same else {}) | new
+    return new
+
+
+def _sentence(owner: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or owner
+    found = "" if first["type"] == "missing" else f", found {first['input']!r:.80}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"setting '{where}' of {owner}: {first['msg']}{found}{more}"

@@ -1,0 +1,187 @@
+"""A finished run as one callable: recording in, predictions and ranked clips out. Knows no server.
+
+Windows, scaling and model are those of training (`cineray.datasets.stream`), so a held-out run decoded here gives the
+numbers of `cineray eval`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cineray.core.errors import ConfigError, DataError
+from cineray.core.storage import Store
+from cineray.datasets.dataset import Dataset
+from cineray.datasets.normaliser import Moments, Normaliser
+from cineray.datasets.view import Window
+from cineray.serving.card import Card
+from cineray.serving.gallery import Gallery
+from cineray.serving.tensors import StoredTensors
+from cineray.training.checkpoint import best, read_manifest
+from cineray.training.models.base import Sizes, subject_of
+from cineray.training.predict import read_run
+from cineray.training.run import Run
+
+__all__ = ["Pipeline", "SubjectDecoder", "windows"]
+
+STEP_BYTES = 64 << 20
+"""Windows decoded together; longer recordings take several steps."""
+
+
+@dataclass(frozen=True)
+class SubjectDecoder:
+    """The shared model with one subject's own layers."""
+
+    subject: str
+    model: nn.Module
+    targets: tuple[str, ...]
+    """Outputs that are predictions; others, as the retrieval head's embedding, were for the losses."""
+    window: Window
+    moments: Moments | None
+    """Of the subject's training rows; None where the run did not normalise."""
+    device: torch.device
+
+    @torch.inference_mode()
+    def predict(self, recordings: Sequence[NDArray[np.floating]]) -> list[dict[str, NDArray[np.float32]]]:
+        """Recordings (scans, voxels) to target -> (scans, ...), decoded together.
+
+        Each recording is one run: its ends are repeated where a window reaches past them.
+        """
+        lengths = [len(x) for x in recordings]
+        starts = np.cumsum([0, *lengths[:-1]])
+        brain = self._scaled(np.concatenate(recordings))
+        rows = torch.from_numpy(
+            np.concatenate([start + windows(n, self.window) for start, n in zip(starts, lengths, strict=True)])
+        ).to(self.device)
+        size = max(1, STEP_BYTES // (4 * self.window.scans * brain.shape[1]))
+        steps = [self.model({self.subject: brain[part]}) for part in rows.split(size)]
+        whole = {name: torch.cat([step[name] for step in steps]).float().cpu().numpy() for name in self.targets}
+        return [
+            {name: values[start : start + n] for name, values in whole.items()}
+            for start, n in zip(starts, lengths, strict=True)
+        ]
+
+    def _scaled(self, brain: NDArray[np.floating]) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(brain)).to(self.device)
+        return x.to(torch.float32) if self.moments is None else self.moments.scale(x)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything that is shared by all subjects, and the way to each subject's own layers."""
+
+    run: Run
+    card: Card
+    sizes: Sizes
+    dataset: Dataset
+    weights: StoredTensors
+    moments: StoredTensors
+    trunk: Mapping[str, Tensor]
+    """Shared weights, used by every `SubjectDecoder` without a copy."""
+    normaliser: Normaliser | None
+    """Moments of the targets only; a subject's come with its layers."""
+    device: torch.device
+
+    @classmethod
+    def open(
+        cls, run_dir: str, *, dataset_url: str | None = None, step: int | None = None, device: str = "cpu"
+    ) -> Self:
+        """Load a run folder (or ``s3://`` prefix) without any subject's layers.
+
+        Args:
+            dataset_url: where the data set is now; None is where the run was trained on it.
+            step: checkpoint to serve; None is the one with the least validation loss.
+        """
+        store = Store.at(run_dir)
+        run = read_run(store)
+        manifest = read_manifest(store, best(store) if step is None else step)
+        sizes = Sizes(manifest.sizes.voxels, manifest.sizes.scans, manifest.sizes.targets)
+        dataset = Dataset.open(dataset_url or run.view.dataset)
+        _check(dataset, sizes)
+        weights, moments = (StoredTensors(store, manifest, family) for family in ("weights", "normaliser"))
+        where = torch.device(device)
+        trunk = weights.read(name for name in weights.places if subject_of(name) is None)
+        targets = Normaliser.of_state(moments.read(name for name in moments.places if name.startswith("targets/")))
+        card = Card(
+            run=run.name,
+            fingerprint=run.fingerprint(),
+            step=manifest.step,
+            voxels=dict(sizes.voxels),
+            targets=tuple(sizes.targets),
+            tr_s=dataset.tr_s,
+            clip_s=run.evaluation.clip_s,
+        )
+        return cls(
+            run,
+            card,
+            sizes,
+            dataset,
+            weights,
+            moments,
+            {name: tensor.to(where) for name, tensor in trunk.items()},
+            targets if targets.targets else None,
+            where,
+        )
+
+    def subject(self, name: str) -> SubjectDecoder:
+        """Read one subject's layers and put them on the shared trunk.
+
+        Raises:
+            DataError: the run knows no such subject.
+        """
+        if name not in self.sizes.voxels:
+            raise DataError(f"the run has no subject of that name; it has {len(self.sizes.voxels)} others")
+        own = self.weights.read(n for n in self.weights.places if subject_of(n) == name)
+        with torch.device("meta"):
+            model = self.run.model.build(replace(self.sizes, voxels={name: self.sizes.voxels[name]}))
+        state = {**self.trunk, **{n: tensor.to(self.device) for n, tensor in own.items()}}
+        model.load_state_dict(state, assign=True)
+        assert not any(t.is_meta for t in (*model.parameters(), *model.buffers())), "a buffer is not in the checkpoint"
+        return SubjectDecoder(
+            name, model.eval(), self.card.targets, self.run.view.window, self._moments(name), self.device
+        )
+
+    def predict(self, subject: str, recording: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
+        """One run, (scans, voxels), to target -> (scans, ...)."""
+        return self.subject(subject).predict([recording])[0]
+
+    def gallery(self, target: str) -> Gallery:
+        """Every stimulus of the data set, with ``target`` on the scale of the predictions."""
+        table = self.dataset.stimuli(["stimulus_id", "film", "onset_s", "length_s"])
+        features = self.dataset.gather_stimuli(target, np.arange(self.dataset.num_stimuli))
+        if self.normaliser is not None:
+            features = self.normaliser.targets[target].scale(torch.from_numpy(features)).numpy()
+        ids, films = table["stimulus_id"].to_pylist(), table["film"].to_pylist()
+        return Gallery(ids, films, table["onset_s"].to_numpy(), table["length_s"].to_numpy(), features, self.card.tr_s)
+
+    def _moments(self, subject: str) -> Moments | None:
+        if self.normaliser is None:
+            return None
+        mean, sd = self.moments.read(f"brain/{subject}/{which}" for which in ("mean", "sd")).values()
+        return Moments(mean, sd).to(self.device)
+
+
+def windows(num_scans: int, window: Window) -> NDArray[np.int64]:
+    """(scans, window) scan numbers around each scan; past the ends of the run its outermost scan again."""
+    around = np.arange(num_scans)[:, None] + np.arange(window.first, window.last + 1)
+    return around.clip(0, num_scans - 1)
+
+
+def _check(dataset: Dataset, sizes: Sizes) -> None:
+    """The data set beside the run must still be the one it was trained on."""
+    for subject, voxels in sizes.voxels.items():
+        if dataset.num_voxels.get(subject) != voxels:
+            raise ConfigError(
+                f"the run was trained on {voxels} voxels of {subject}, the data set at {dataset.store.url} has "
+                f"{dataset.num_voxels.get(subject, 0)}; name the one it was trained on"
+            )
+    for target, shape in sizes.targets.items():
+        if target not in dataset.target_specs or dataset.target_specs[target].shape != shape:
+            raise ConfigError(
+                f"the data set at {dataset.store.url} has no target '{target}' of shape {shape}; name the one the run "
+                "was trained on"
+            )

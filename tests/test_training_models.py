@@ -1,0 +1,39 @@
+"""Contracts that every registered model must meet."""
+
+import pytest
+import torch
+
+from cineray.training.models import MODELS
+from cineray.training.models.base import Sizes, subject_of
+
+SIZES = Sizes(voxels={"sub-a": 9, "sub.b": 5}, scans=3, targets={"features": (4,), "tokens": (2, 3)})
+
+
+def brain(rows=(3, 2)):
+    generator = torch.Generator().manual_seed(0)
+    return {s: torch.randn(n, 3, v, generator=generator) for (s, v), n in zip(SIZES.voxels.items(), rows, strict=True)}
+
+
+GRADIENT_MODELS = [m for m in MODELS if m().name not in ("ridge", "srm", "mean_of_others", "chance")]
+
+
+@pytest.mark.parametrize("config", GRADIENT_MODELS, ids=lambda m: m().name)
+def test_gradient_reaches_every_parameter(config):
+    model = config().build(SIZES).eval()
+    sum(x.square().mean() for x in model(brain()).values()).backward()
+    dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not dead
+
+
+@pytest.mark.parametrize("config", GRADIENT_MODELS, ids=lambda m: m().name)
+def test_a_row_is_decoded_the_same_whoever_stands_beside_it(config):
+    model = config().build(SIZES).eval()
+    both, alone = model(brain()), model(brain((3, 0)))
+    for name in both:
+        torch.testing.assert_close(both[name][:3], alone[name])
+
+
+@pytest.mark.parametrize("config", GRADIENT_MODELS, ids=lambda m: m().name)
+def test_subject_layers_are_found_by_name(config):
+    owners = {subject_of(n) for n, _ in config().build(SIZES).named_parameters()}
+    assert owners == {None, "sub-a", "sub.b"}

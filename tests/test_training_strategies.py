@@ -1,0 +1,149 @@
+"""Engines, one step at a time, on two processes: state out and in, absent subjects, uneven ranks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cineray.training.losses import total_loss
+from cineray.training.models import MODELS
+from cineray.training.models.base import ClosedForm, subject_of
+from cineray.training.strategies import STRATEGIES, StrategyConfig, build_engine
+from cineray.training.world import World
+from multiprocess import on_ranks
+from toys import SIZES, ToyStream, toy_run
+
+SPREAD = [name for name in STRATEGIES if name != "plain"]
+C_ROWS = np.array([2] * 6 + [0, 1] * 42)
+"""Subject c (number 2) has the first six rows only."""
+
+
+def an_engine(world, strategy, state=None, run=None):
+    run = run or toy_run()
+    torch.manual_seed(1)
+    model = run.model.build(SIZES)
+    return build_engine(strategy, model, run.optim, world, subject_of=subject_of, state=state)
+
+
+def take_step(engine, world, reference, lr=1e-3):
+    """One step on the rows of ``reference``, rank r taking its slice."""
+    batch = ToyStream(owner=C_ROWS).batch(np.asarray(reference), world.rank, world.size)
+    loss, _ = total_loss(toy_run().losses, engine.forward(batch.brain), batch, world)
+    engine.backward(loss)
+    counts = world.sum(torch.tensor([len(x) for x in batch.brain.values()])).tolist()
+    norm = engine.step(lr, [s for s, count in zip(SIZES.voxels, counts, strict=True) if count == 0])
+    return float(world.sum(loss.detach())), norm
+
+
+def state_of(engine):
+    return {name: tensor.clone() for name, tensor in engine.full_state()}
+
+
+STEPS = [range(16), range(40, 56), range(0, 16, 2)]
+"""c on rank 0 only (its rows come first); c absent; c again."""
+
+
+def _story(world, names, precision):
+    """For each strategy: losses and norms of three steps, the state after each, and after a way out and in."""
+    told = {}
+    for name in names:
+        strategy = StrategyConfig(name=name, precision=precision)
+        engine = an_engine(world, strategy)
+        states, numbers = [state_of(engine)], []
+        for reference in STEPS[:2]:
+            numbers.append(take_step(engine, world, reference))
+            states.append(state_of(engine))
+        again = an_engine(world, strategy, state=states[-1])
+        restored = state_of(again)
+        numbers += [take_step(engine, world, STEPS[2]), take_step(again, world, STEPS[2])]
+        states += [state_of(engine), state_of(again)]
+        told[name] = numbers, states, restored
+    return told if world.rank == 0 else None
+
+
+@pytest.fixture(scope="module")
+def stories():
+    """Two processes go through all strategies; 60 s are the limit for each precision, hangs included."""
+    import deepspeed  # noqa: F401 (5 s that forked children need not spend)
+
+    plain = {p: _story(World(), ["plain"], p)["plain"] for p in ("fp32", "bf16")}
+    return {p: on_ranks(2, _story, SPREAD, p, deadline_s=60)[0] | {"plain": plain[p]} for p in plain}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", STRATEGIES)
+class TestStory:
+    def test_equals_one_process(self, stories, name, precision):
+        """A subject on rank 0 only, then nowhere, then again: no hang, the same losses, norms and weights."""
+        numbers, states, _ = stories[precision][name]
+        expected, plain_states, _ = stories["fp32"]["plain"]
+        tolerance = 1e-5 if precision == "fp32" else 2e-2
+        np.testing.assert_allclose(numbers, expected, rtol=tolerance)
+        for key, tensor in states[3].items():
+            if key.startswith("weights/"):
+                torch.testing.assert_close(
+                    tensor, plain_states[3][key], rtol=0, atol=5e-5 if tolerance < 1e-3 else 4e-3
+                )
+
+    def test_state_is_whole_and_exact(self, stories, name, precision):
+        _, states, restored = stories[precision][name]
+        plain = stories["fp32"]["plain"][1][0]
+        assert set(states[0]) == set(plain)
+        for key, tensor in states[0].items():
+            assert tensor.dtype == torch.float32, key
+            assert torch.equal(tensor, plain[key]), key  # also in bf16: the fp32 master starts where the model was
+        for key, tensor in states[2].items():
+            assert torch.equal(tensor, restored[key]), key
+        for key, tensor in states[3].items():
+            assert torch.equal(tensor, states[4][key]), key  # the step after: nothing was left out
+
+    def test_an_absent_subject_does_not_move(self, stories, name, precision):
+        _, (_, before, after, _, _), _ = stories[precision][name]
+        for key in before:
+            moved = not torch.equal(before[key], after[key])
+            assert moved == (subject_of(key.partition("/")[2]) != "sub-c"), key
+        assert any(x.abs().sum() > 0 for key, x in before.items() if "exp_avg" in key and "sub-c" in key)
+
+
+def _one_step(world, models, names):
+    found = {}
+    for model in models:
+        for name in names:
+            engine = an_engine(world, StrategyConfig(name=name), run=toy_run(model=model))
+            found[model["name"], name] = take_step(engine, world, STEPS[0])
+    return found
+
+
+def test_every_model_under_every_strategy():
+    """Layers that a rank runs without rows, parameters that get no gradient, outputs that no loss reads."""
+    alike = dataclasses.replace(SIZES, voxels={"a": 4, "b": 4})  # what every model can be built for
+    descended = [c for c in MODELS if not isinstance(c().build(alike), ClosedForm)]
+    models = [c().model_dump() | ({"dropout": 0.0} if "dropout" in c.model_fields else {}) for c in descended]
+    expected = _one_step(World(), models, ["plain"])
+    for (model, name), found in on_ranks(2, _one_step, models, SPREAD)[0].items():
+        np.testing.assert_allclose(found, expected[model, "plain"], rtol=1e-4, err_msg=f"{model} under {name}")
+
+
+def _recomputed(world, name):
+    plain = an_engine(world, StrategyConfig(name=name))
+    thrifty = an_engine(world, StrategyConfig(name=name, activation_checkpointing=True))
+    return [take_step(plain, world, step) for step in STEPS], [take_step(thrifty, world, step) for step in STEPS]
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero3"])
+def test_recomputing_activations_changes_nothing(name):
+    for usual, thrifty in on_ranks(2, _recomputed, name):
+        np.testing.assert_allclose(usual, thrifty, rtol=1e-6)
+
+
+def test_recomputing_keeps_fewer_activations():
+    def kept(thrifty):
+        engine = an_engine(World(), StrategyConfig(activation_checkpointing=thrifty), run=toy_run(**{"model.depth": 6}))
+        batch = ToyStream().batch(np.arange(64))
+        total = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: (total.append(x.numel()), x)[1], lambda x: x):
+            engine.forward(batch.brain)
+        return sum(total)
+
+    assert kept(True) < 0.7 * kept(False)

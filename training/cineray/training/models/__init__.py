@@ -1,0 +1,19 @@
+"""The registry of models: one file a model, one line here; the parametrised tests cover every member."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cineray.training.models.chance import ChanceConfig
+from cineray.training.models.mean_of_others import MeanOfOthersConfig
+from cineray.training.models.ridge import RidgeConfig
+from cineray.training.models.shared import SharedConfig
+from cineray.training.models.srm import SRMConfig
+
+__all__ = ["MODELS", "ModelConfig"]
+
+MODELS = (SharedConfig, RidgeConfig, SRMConfig, MeanOfOthersConfig, ChanceConfig)
+
+ModelConfig = Annotated[
+    SharedConfig | RidgeConfig | SRMConfig | MeanOfOthersConfig | ChanceConfig, Field(discriminator="name")
+]

@@ -1,0 +1,1 @@
+"""Complete experiments on plain arrays, independent of shards, models and Ray: the yardsticks of the results pages."""

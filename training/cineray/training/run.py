@@ -1,0 +1,46 @@
+"""A whole run in one frozen value: what a recipe returns, what `run.yaml` holds, what Tune searches over."""
+
+from pydantic import Field
+
+from cineray.core.config import Config
+from cineray.datasets.view import ViewConfig
+from cineray.training.losses import LossConfig, MSEConfig
+from cineray.training.models import ModelConfig
+from cineray.training.models.shared import SharedConfig
+from cineray.training.optim import OptimConfig
+from cineray.training.strategies import StrategyConfig
+
+__all__ = ["EvaluationConfig", "FaultConfig", "Run"]
+
+
+class FaultConfig(Config):
+    """What happens when a worker dies."""
+
+    max_failures: int = 3
+    checkpoint_every_steps: int = Field(default=100, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+
+class EvaluationConfig(Config):
+    """How predictions are scored (cineray.training.evaluate)."""
+
+    clip_s: float = Field(default=20.0, gt=0)
+    """Length of the clips that retrieval tells apart."""
+    num_bootstrap: int = Field(default=2000, ge=1)
+    num_null: int = Field(default=7, ge=1)
+    """Shuffles per run for the null."""
+
+
+class Run(Config):
+    """Everything that decides a result."""
+
+    name: str
+    seed: int = 0
+    view: ViewConfig
+    model: ModelConfig = SharedConfig()
+    losses: tuple[LossConfig, ...] = (MSEConfig(),)
+    optim: OptimConfig = OptimConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    num_workers: int = Field(default=1, ge=1)
+    fault: FaultConfig = FaultConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
