@@ -1,0 +1,26 @@
+"""Named runs: each recipe is a function that returns a whole `Run`; its docstring states what it costs and scores.
+
+``find_recipe("synthetic:tiny")`` gives the function; its keyword arguments are those of
+``cineray train synthetic:tiny key=value …``.
+"""
+
+from collections.abc import Callable
+
+from cineray.core.errors import ConfigError
+from cineray.training.recipes import synthetic
+from cineray.training.run import Run
+
+__all__ = ["RECIPES", "Recipe", "find_recipe"]
+
+Recipe = Callable[..., Run]
+
+RECIPES: dict[str, Recipe] = {
+    "synthetic:tiny": synthetic.tiny,
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of this name; an unknown one is a `ConfigError` that lists those there are."""
+    if name not in RECIPES:
+        raise ConfigError(f"found '{name}', expected a recipe ({', '.join(RECIPES)}) or the path of a run.yaml")
+    return RECIPES[name]
