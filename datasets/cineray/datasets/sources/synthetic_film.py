@@ -164,7 +164,9 @@ def _pooled(energy: NDArray[np.float32], grid: int) -> NDArray[np.float64]:
 
 
 def _shares(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt(energy / energy.sum(1, keepdims=True))
+    """Square roots of shares of the frame's sum; a frame without energy (a shape lost between few pixels) has none."""
+    total = energy.sum(1, keepdims=True)
+    return np.sqrt(np.divide(energy, total, out=np.zeros_like(energy), where=total > 0))
 
 
 def _distance(name: str, x: NDArray, y: NDArray) -> NDArray:
