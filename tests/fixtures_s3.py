@@ -71,49 +71,10 @@ class FaultProxy:
     """Passes requests on to an endpoint, unless ``fault`` says otherwise; ``log`` lists what came."""
 
     def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
         self.fault: Fault = lambda method, path: ""
         self.log: list[tuple[str, str, str]] = []
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-            def _handle(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                fault = proxy.fault(self.command, self.path)
-                proxy.log.append((self.command, self.path, fault))
-                if fault == "reset":
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-                status, headers, data = (503, [], b"") if fault == "503" else self._pass_on(body, fault == "strip")
-                if fault == "500 after":
-                    status, headers, data = 500, [], b""
-                self.send_response(status)
-                for name, value in headers:
-                    if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
-                        self.send_header(name, value)
-                length = dict(headers).get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
-                self.send_header("Content-Length", length)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def _pass_on(self, body: bytes, strip: bool) -> tuple[int, list[tuple[str, str]], bytes]:
-                headers = {k: v for k, v in self.headers.items() if not (strip and k.lower().startswith("if-"))}
-                connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
-                connection.request(self.command, self.path, body, headers)
-                answer = connection.getresponse()
-                data = answer.read()
-                connection.close()
-                return answer.status, answer.getheaders(), data
-
-            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _handle  # noqa: N815
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -121,6 +82,46 @@ class FaultProxy:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: FaultProxy
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def _handle(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.proxy.fault(self.command, self.path)
+        self.proxy.log.append((self.command, self.path, fault))
+        if fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.close_connection = True
+            self.connection.close()
+            return
+        status, headers, data = (503, [], b"") if fault == "503" else self._pass_on(body, fault == "strip")
+        if fault == "500 after":
+            status, headers, data = 500, [], b""
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
+                self.send_header(name, value)
+        length = dict(headers).get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _pass_on(self, body: bytes, strip: bool) -> tuple[int, list[tuple[str, str]], bytes]:
+        headers = {k: v for k, v in self.headers.items() if not (strip and k.lower().startswith("if-"))}
+        connection = http.client.HTTPConnection(self.proxy.endpoint.removeprefix("http://"), timeout=30)
+        connection.request(self.command, self.path, body, headers)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, answer.getheaders(), data
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _handle  # noqa: N815
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a store promises, on a folder and on a real S3-protocol server, and what it says when it cannot."""
 
+import itertools
 import os
 import pickle
 import subprocess
@@ -128,6 +129,17 @@ def test_other_schemes_are_refused():
             Store.at(url)
 
 
+def dying(real, calls, die_at):
+    """The system call, until ``die_at`` calls were made in all."""
+
+    def call(*args, **kwargs):
+        if next(calls) > die_at:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    return call
+
+
 @pytest.mark.parametrize("operation", ["put", "put_file", "create", "swap"])
 def test_a_killed_local_writer_leaves_old_or_new(tmp_path, operation):
     """Raise at every system call in turn: the key holds old or new bytes, and nothing else is visible."""
@@ -139,18 +151,7 @@ def test_a_killed_local_writer_leaves_old_or_new(tmp_path, operation):
         if old:
             store.put("k", old)
         (tmp_path / "new").write_bytes(b"new")
-        calls = 0
-
-        def counted(real, die_at=die_at):
-            def call(*args, **kwargs):
-                nonlocal calls
-                calls += 1
-                if calls > die_at:
-                    raise KeyboardInterrupt
-                return real(*args, **kwargs)
-
-            return call
-
+        calls = itertools.count(1)
         tag = store.get_tagged("k")[1] if old else ""
         run = {
             "put": lambda store=store: store.put("k", b"new"),
@@ -160,7 +161,7 @@ def test_a_killed_local_writer_leaves_old_or_new(tmp_path, operation):
         }[operation]
         with pytest.MonkeyPatch.context() as patch:
             for name in names:
-                patch.setattr(os, name, counted(getattr(os, name)))
+                patch.setattr(os, name, dying(getattr(os, name), calls, die_at))
             try:
                 run()
             except KeyboardInterrupt:
