@@ -1,3 +1,5 @@
+"""Settings: strict, overridden by dotted key, the same after a round trip through YAML."""
+
 import pytest
 import yaml
 

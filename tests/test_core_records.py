@@ -1,3 +1,5 @@
+"""Metric logs: what was appended is read back, on a folder and on S3, after a kill too."""
+
 import json
 import math
 

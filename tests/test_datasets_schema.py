@@ -1,3 +1,5 @@
+"""The columns of samples and stimuli: required, of fixed length, and they say what they hold."""
+
 import numpy as np
 import pyarrow as pa
 import pytest

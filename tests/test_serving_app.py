@@ -1,3 +1,5 @@
+"""The served run over real HTTP: the numbers of the pipeline, many requests at once, one sentence an error."""
+
 import asyncio
 import io
 import os

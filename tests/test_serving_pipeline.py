@@ -1,3 +1,5 @@
+"""A run folder answers for one recording what prediction writes for a split; damage is refused."""
+
 import shutil
 from pathlib import Path
 
