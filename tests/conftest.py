@@ -8,9 +8,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
 
+from fixtures_ray import ray_cluster
 from fixtures_s3 import fault_proxy, s3_endpoint, s3_url
 
-__all__ = ["fault_proxy", "s3_endpoint", "s3_url"]
+__all__ = ["fault_proxy", "ray_cluster", "s3_endpoint", "s3_url"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

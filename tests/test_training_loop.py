@@ -13,10 +13,11 @@ from cineray.core.storage import LocalStore, Store
 from cineray.training.checkpoint import best, committed, latest, read_manifest, read_tensors
 from cineray.training.feed import open_feed
 from cineray.training.ledger import read_ledger
-from cineray.training.loop import Callbacks, identity, seeded, train
+from cineray.training.loop import Callbacks, seeded, train
 from cineray.training.losses import InfoNCEConfig, MSEConfig, total_loss
 from cineray.training.models.base import subject_of
 from cineray.training.optim import learning_rate
+from cineray.training.resume import identity
 from cineray.training.run import Run
 from cineray.training.world import World
 from multiprocess import on_ranks

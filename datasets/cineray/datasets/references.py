@@ -55,6 +55,9 @@ def references_dataset(schedule: Schedule, epoch: int, first_step: int, num_epoc
         compute=TaskPoolStrategy(size=1),
     )
     dataset.context.execution_options.preserve_order = True
+    # One bar a worker and epoch, for numbers nobody waits for.
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
     return dataset
 
 

@@ -61,7 +61,7 @@ class Manifest(Config):
     world_size: int
     strategy: str
     identity: str
-    """Fingerprint of the settings that decide the result (`cineray.training.loop.identity`)."""
+    """Fingerprint of the settings that decide the result (`cineray.training.resume.identity`)."""
     sizes: StoredSizes
     metrics: dict[str, float]
     files: dict[str, StoredFile]

@@ -8,13 +8,16 @@ import torch
 
 from cineray.datasets.examples import Examples
 from cineray.datasets.normaliser import Normaliser
+from cineray.datasets.order import Schedule
 from cineray.datasets.stream import Stream
 from cineray.training.models.base import Sizes
 
 if TYPE_CHECKING:
+    from cineray.datasets.dataset import Dataset
+    from cineray.datasets.split import Split
     from cineray.training.run import Run
 
-__all__ = ["Feed", "MakeFeed", "open_feed"]
+__all__ = ["Feed", "MakeFeed", "open_feed", "open_schedule"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,8 @@ MakeFeed = Callable[[Normaliser | None], Feed]
 
 def open_feed(run: "Run", normaliser: Normaliser | None = None, device: torch.device | str = "cpu") -> Feed:
     """Open the data set of a run's view and split it; a missing normaliser is fitted on the training rows."""
-    from cineray.datasets.dataset import Dataset
-    from cineray.datasets.split import make_split
-
     view, optim = run.view, run.optim
-    dataset = Dataset.open(view.dataset)
-    subjects = view.subjects or dataset.subjects
-    split = make_split(dataset, view.split, subjects)
+    dataset, split = _open(run)
     if view.normalise and normaliser is None:
         normaliser = Normaliser.fit(dataset, split.train, view.targets)
 
@@ -58,3 +56,17 @@ def open_feed(run: "Run", normaliser: Normaliser | None = None, device: torch.de
     train = stream(split.train)
     sizes = Sizes(train.voxels, view.window.scans, {t: dataset.target_specs[t].shape for t in view.targets})
     return Feed(sizes, train, stream(split.val) if len(split.val) else None, normaliser)
+
+
+def open_schedule(run: "Run") -> Schedule:
+    """The global steps of a run, without reading a single row: what carries the references elsewhere needs no more."""
+    _, split = _open(run)
+    return Schedule(run.seed, len(split.train), run.optim.batch_size)
+
+
+def _open(run: "Run") -> "tuple[Dataset, Split]":
+    from cineray.datasets.dataset import Dataset
+    from cineray.datasets.split import make_split
+
+    dataset = Dataset.open(run.view.dataset)
+    return dataset, make_split(dataset, run.view.split, run.view.subjects or dataset.subjects)

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cineray.core.errors import CinerayError, ConfigError
+from cineray.core.errors import CinerayError
 from cineray.core.storage import Store
 from cineray.datasets.batch import Batch, Trial
 from cineray.datasets.normaliser import Normaliser
-from cineray.training.checkpoint import Manifest, Position, StoredSizes, latest, read_manifest, read_tensors
+from cineray.training.checkpoint import Manifest, Position, StoredSizes
 from cineray.training.feed import Feed, MakeFeed
 from cineray.training.keeper import Keeper
 from cineray.training.ledger import Entry
@@ -27,11 +27,12 @@ from cineray.training.losses import Loss, active, total_loss
 from cineray.training.mixing import mix
 from cineray.training.models.base import ClosedForm, subject_of
 from cineray.training.optim import learning_rate
-from cineray.training.run import FaultConfig, Run
-from cineray.training.strategies import Engine, StrategyConfig, build_engine
+from cineray.training.resume import identity, resume
+from cineray.training.run import Run
+from cineray.training.strategies import Engine, build_engine
 from cineray.training.world import World
 
-__all__ = ["Callbacks", "Trained", "identity", "seeded", "train"]
+__all__ = ["Callbacks", "Trained", "seeded", "train"]
 
 References = Callable[[int, int], Iterator[NDArray[np.int64]]]
 """(epoch, first step of it) to the example numbers of each global step, equal on all ranks."""
@@ -79,7 +80,7 @@ def train(
     callbacks = callbacks or Callbacks()
     for epoch in range(run.optim.epochs):
         active(run.losses, epoch, run.optim.epochs)  # a gap between phases is an error now, not in the tenth hour
-    manifest, state = _resume(run, world, store)
+    manifest, state = resume(run, world, store)
     stored = _part(state or {}, "normaliser/")
     feed = make_feed(Normaliser.of_state(stored) if stored else None)
     with seeded(torch.device("cpu"), run.seed):
@@ -94,12 +95,6 @@ def train(
     position = manifest.position if manifest else Position()
     references = references or feed.train.references
     return _Training(run, world, feed, engine, keeper, references, callbacks, position).run_to_end()
-
-
-def identity(run: Run) -> str:
-    """Fingerprint of the settings that decide the result: not where, how spread or how often saved."""
-    same = {"num_workers": 1, "strategy": StrategyConfig(), "fault": FaultConfig()}
-    return run.model_copy(update=same).fingerprint()
 
 
 class _Training:
@@ -265,20 +260,6 @@ def seeded(device: torch.device, *entropy: int) -> Iterator[torch.Generator]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(first)
         yield torch.Generator().manual_seed(second)
-
-
-def _resume(run: Run, world: World, store: Store) -> tuple[Manifest | None, dict[str, Tensor] | None]:
-    """The newest checkpoint and its tensors; rank 0 decides which one that is."""
-    step = world.first(latest(store) if world.rank == 0 else None)
-    if step is None:
-        return None, None
-    manifest = read_manifest(store, step)
-    if manifest.identity != identity(run):
-        raise ConfigError(
-            f"{store.url} holds a run of other settings (fingerprint {manifest.identity}, these have "
-            f"{identity(run)}); choose another folder or train the run.yaml that stands there"
-        )
-    return manifest, read_tensors(store, manifest, ("weights", "moments", "normaliser"))
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

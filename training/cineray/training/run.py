@@ -1,8 +1,9 @@
 """A whole run in one frozen value: what a recipe returns, what `run.yaml` holds, what Tune searches over."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cineray.core.config import Config
+from cineray.core.errors import ConfigError
 from cineray.datasets.view import ViewConfig
 from cineray.training.losses import LossConfig, MSEConfig
 from cineray.training.models import ModelConfig
@@ -44,3 +45,12 @@ class Run(Config):
     num_workers: int = Field(default=1, ge=1)
     fault: FaultConfig = FaultConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _spread(self) -> "Run":
+        if self.num_workers > 1 and self.strategy.name == "plain":
+            raise ConfigError(
+                f"found {self.num_workers} workers under strategy plain, which is one process; "
+                f"set strategy.name to ddp, fsdp2 or zero0 to zero3"
+            )
+        return self
