@@ -16,7 +16,7 @@ from cineray.cluster.cli import VERBS, main
 from conftest import REPOSITORY
 
 ROOTS = ("core", "datasets", "training", "serving", "cluster", "benchmarks")
-PAGES = [Path(name) for name in ("README.md", *(f"{root}/README.md" for root in ROOTS))]
+PAGES = [Path(name) for name in ("README.md", "CONTRIBUTING.md", *(f"{root}/README.md" for root in ROOTS))]
 LINKING = [*PAGES, *(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("docs/**/*.md"))]
 BLOCKS = [
     pytest.param(language, text, id=f"{page}-{number}")
