@@ -18,7 +18,7 @@ from cineray.training.models.srm import SRMConfig, fit_srm, procrustes
 SUBJECTS = ("sub-a", "sub.b", "sub-c")
 ROWS, SCANS, VOXELS = 60, 2, 6
 SIZES = Sizes(dict.fromkeys(SUBJECTS, VOXELS), SCANS, {"features": (4,), "tokens": (2, 3)})
-CLOSED_FORM = [m for m in MODELS if m().name in ("ridge", "srm", "mean_of_others", "chance")]
+CLOSED_FORM = [m for m in MODELS if m().name in ("ridge", "srm", "mean_of_others", "matched_filter", "chance")]
 
 
 def made_trials(subjects=SUBJECTS, noise=0.5, voxels=VOXELS):
@@ -86,7 +86,7 @@ class TestEveryBaseline:
         model.fit(trials[:2])
         brain = {t.subject: t.brain for t in trials}
         model({s: x if s != "sub-c" else x[:0] for s, x in brain.items()})
-        if config().name in ("ridge", "srm"):
+        if config().name in ("ridge", "srm", "matched_filter"):
             with pytest.raises(DataError, match=r"sub-c.*no training rows"):
                 model(brain)
         else:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cineray.training.models.chance import ChanceConfig
+from cineray.training.models.matched_filter import MatchedFilterConfig
 from cineray.training.models.mean_of_others import MeanOfOthersConfig
 from cineray.training.models.ridge import RidgeConfig
 from cineray.training.models.shared import SharedConfig
@@ -12,8 +13,9 @@ from cineray.training.models.srm import SRMConfig
 
 __all__ = ["MODELS", "ModelConfig"]
 
-MODELS = (SharedConfig, RidgeConfig, SRMConfig, MeanOfOthersConfig, ChanceConfig)
+MODELS = (SharedConfig, RidgeConfig, SRMConfig, MeanOfOthersConfig, MatchedFilterConfig, ChanceConfig)
 
 ModelConfig = Annotated[
-    SharedConfig | RidgeConfig | SRMConfig | MeanOfOthersConfig | ChanceConfig, Field(discriminator="name")
+    SharedConfig | RidgeConfig | SRMConfig | MeanOfOthersConfig | MatchedFilterConfig | ChanceConfig,
+    Field(discriminator="name"),
 ]

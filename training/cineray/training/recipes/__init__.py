@@ -7,7 +7,7 @@
 from collections.abc import Callable
 
 from cineray.core.errors import ConfigError
-from cineray.training.recipes import synthetic
+from cineray.training.recipes import song, synthetic
 from cineray.training.run import Run
 
 __all__ = ["RECIPES", "Recipe", "find_recipe"]
@@ -15,6 +15,11 @@ __all__ = ["RECIPES", "Recipe", "find_recipe"]
 Recipe = Callable[..., Run]
 
 RECIPES: dict[str, Recipe] = {
+    "song:ridge": song.ridge_within,
+    "song:mean_of_others": song.ridge_unseen,
+    "song:matched_filter": song.matched_filter,
+    "song:matched_filter_aligned": song.matched_filter_aligned,
+    "song:matched_filter_unseen": song.matched_filter_unseen,
     "synthetic:tiny": synthetic.tiny,
 }
 
