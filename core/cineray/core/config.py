@@ -124,7 +124,10 @@ def _merged(old: Any, new: Any) -> Any:
 
 def _sentence(owner: str, error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or owner
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # settings that contradict each other: the validator's own sentence names them
+        return f"{owner}: {message}"
+    where = ".".join(str(part) for part in first["loc"])
     found = "" if first["type"] == "missing" else f", found {first['input']!r:.80}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"setting '{where}' of {owner}: {first['msg']}{found}{more}"
+    return f"setting '{where}' of {owner}: {message}{found}{more}"
