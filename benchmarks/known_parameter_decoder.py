@@ -4,8 +4,12 @@ Written apart: it renders nothing and shares no function with the generator. It 
 contents and brain parameters, recomputes what each candidate scene should evoke, and takes the candidate under which
 the measured scans are likeliest. What the neighbouring scenes add is unknown to it, as it is to every decoder that
 scores a scene by that scene alone: it is a Gaussian whose mean and covariance come from scenes of another film.
+
+    python -m benchmarks.known_parameter_decoder seed=1 num_subjects=2
 """
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +18,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.special import gammaln
 
+from cineray.core.config import parse_overrides
+from cineray.core.errors import DataError
 from cineray.datasets.sources.synthetic import SyntheticConfig
 from cineray.datasets.sources.synthetic_brain import Brain
 
@@ -23,21 +29,28 @@ PRIOR_MINUTES = 60.0
 """Of film from which the neighbours' covariance comes; nobody saw it."""
 SCANS_BEFORE, SCANS_AFTER = 2, 4
 """Scans used, counted from the one at the scene's onset: those before tell what earlier scenes still add."""
+LEAST_NOISE_SD = 1e-3
+"""Assumed of noiseless voxels, so that covariances can be inverted."""
 
 
 def ceiling(source: SyntheticConfig, subjects: Sequence[str] = (), of: int = 50) -> dict[str, float]:
-    """Subject -> top-1 among ``of`` scenes of the test film, single trials, averaged over all draws of the others."""
+    """Subject -> top-1 among ``of`` scenes of a test run, single trials, averaged over all draws of the others."""
     candidates = scene_units(source, "test")
     elsewhere = source.override({"films": "shared", "minutes": PRIOR_MINUTES, "seed": source.seed + 10_000})
     prior = scene_units(elsewhere, "train")
     return {
-        subject: float(np.mean([top1(run, of) for run in _log_likelihoods(source, subject, candidates, prior)]))
+        subject: float(
+            np.concatenate([top1(run, of) for run in _log_likelihoods(source, subject, candidates, prior)]).mean()
+        )
         for subject in subjects or source.subjects
     }
 
 
 def top1(scores: Array, of: int) -> Array:
     """(scenes,) probability that the true candidate (diagonal) beats ``of - 1`` others drawn without replacement."""
+    if len(scores) < of:
+        raise DataError(f"a test run has {len(scores)} scenes, expected at least {of}; lengthen the film or its runs")
+    assert np.isfinite(scores).all()  # nothing compares with nan: the true scene would win
     others = len(scores) - 1
     better = (scores > np.diag(scores)[:, None]).sum(1)
     log_ways = gammaln(others - better + 1) - gammaln(np.maximum(others - better - of + 2, 1))
@@ -81,7 +94,7 @@ def _blocks(energy: Array, grid: int) -> Array:
 
 
 def _root_share(energy: Array) -> Array:
-    return np.sqrt(energy / energy.sum())
+    return np.sqrt(energy / (energy.sum() or 1.0))
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ class _Person:
 
     brain: Brain
     project: Array
-    """(units, voxels) generalised least squares."""
+    """(units, voxels) generalised least squares; a region needs at least as many voxels as units."""
     noise: Array
     """(units, units)."""
     rho: Array
@@ -99,7 +112,7 @@ class _Person:
     @classmethod
     def of(cls, brain: Brain) -> "_Person":
         voxels = np.flatnonzero(np.abs(brain.mixture).sum(1) > 0)
-        weighted = brain.mixture[voxels].T / brain.noise_sd[voxels] ** 2
+        weighted = brain.mixture[voxels].T / np.maximum(brain.noise_sd[voxels], LEAST_NOISE_SD) ** 2
         spread = np.linalg.inv(weighted @ brain.mixture[voxels])
         project = np.zeros(brain.mixture.T.shape)
         project[:, voxels] = spread @ weighted
@@ -154,9 +167,13 @@ def _score(
         reached = np.flatnonzero((scans >= other) & (scans - other < len(mean)))
         delays = scans[reached] - other
         expected[reached] += mean[delays]
-        covariance[np.ix_(reached, range(units), reached, range(units))] += cross[delays][:, :, delays]
+        covariance[np.ix_(reached, np.arange(units), reached, np.arange(units))] += cross[delays][:, :, delays]
     delays = scans - scene
     own = np.where((delays >= 0)[:, None], evoked[:, np.maximum(delays, 0)], 0.0).reshape(len(evoked), -1)
     factor = cholesky(covariance.reshape(own.shape[1], -1), lower=True)
     left = (measured[scans] - expected).reshape(1, -1) - own
     return -0.5 * (solve_triangular(factor, left.T, lower=True) ** 2).sum(0)
+
+
+if __name__ == "__main__":
+    print(json.dumps(ceiling(SyntheticConfig.parse(parse_overrides(sys.argv[1:])))))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError
@@ -23,7 +23,9 @@ RECIPE = "1"
 
 REFERENCE = "reference"
 REFERENCE_MINUTES = 10.0
-"""A film that nobody sees, on which weights are put on one scale."""
+REFERENCE_SCENES = 150
+"""A film that nobody sees, on which weights are put on one scale; its scenes, at least, so that every shape and colour
+is seen however long the TR."""
 BASELINE = 100.0
 """Added to every voxel, as scanners do, so that nobody relies on centred recordings."""
 
@@ -35,6 +37,8 @@ class SyntheticConfig(Config):
     which everybody sees ``repeats`` times. Runs are at most ``run_minutes`` long and end with ``rest_s`` of blank
     screen. A scene lasts one TR; it is the stimulus and the group.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     name: Literal["synthetic"] = "synthetic"
     num_subjects: int = Field(default=4, ge=1)
@@ -148,7 +152,7 @@ class SyntheticConfig(Config):
 
     def _num_scenes(self, name: str) -> int:
         minutes = {"test": self.test_minutes, REFERENCE: REFERENCE_MINUTES}.get(name, self.minutes)
-        return max(1, round(minutes * 60 / self.tr_s))
+        return max(REFERENCE_SCENES if name == REFERENCE else 1, round(minutes * 60 / self.tr_s))
 
     def _runs(self, subject: str, brain: Brain, film: str) -> Iterator[Recording]:
         scenes = self._num_scenes(film)
@@ -177,7 +181,10 @@ class SyntheticConfig(Config):
 
 
 def _rng(seed: int, *words: str) -> np.random.Generator:
-    """A stream of its own for each thing drawn: more subjects or minutes never change what was there before."""
+    """A stream of its own for each thing drawn: more subjects, films, minutes or repeats never change what was there.
+
+    Only a run that gets longer itself has other noise.
+    """
     return np.random.default_rng([seed, *" ".join(words).encode()])
 
 

@@ -31,7 +31,7 @@ POOL = 0.2
 
 @dataclass(frozen=True)
 class Region:
-    """A part of every brain; noise is relative to the signal's standard deviation."""
+    """A part of every brain; noise is relative to the standard deviation of the noiseless BOLD."""
 
     name: str
     share: float
@@ -39,8 +39,8 @@ class Region:
     noise_sd: float
     """Noise of each voxel alone."""
     tuned_sd: float
-    """Noise that voxels of like tuning have in common: it cannot be averaged away over voxels, and so sets the
-    ceiling (information-limiting correlations, Moreno-Bote et al. 2014, doi:10.1038/nn.3807)."""
+    """Noise of each unit, which voxels of like tuning have in common: it cannot be averaged away over voxels, and so
+    sets the ceiling (information-limiting correlations, Moreno-Bote et al. 2014, doi:10.1038/nn.3807)."""
     rho: float
     """Correlation of the noise from one scan to the next."""
 
@@ -160,7 +160,10 @@ def make_brain(
 
 
 def _mixture(rng: np.random.Generator, region: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights of units of equal spread: receptive fields in early and motion, any mixture in semantic and mixed."""
+    """Weights of units of equal spread: receptive fields in early and motion, any mixture in semantic and mixed.
+
+    Fields lie anywhere in the frame; directions are tuned as a von Mises density of concentration 1.
+    """
     centre = rng.uniform(0, 1, (len(region), 2))
     preferred = rng.uniform(0, 2 * math.pi, (len(region), 1))
     direction = np.exp(np.cos(np.arange(DIRECTIONS) * 2 * math.pi / DIRECTIONS - preferred) - 1)
@@ -171,7 +174,7 @@ def _mixture(rng: np.random.Generator, region: NDArray[np.int64]) -> NDArray[np.
 
 
 def _field(centre: NDArray[np.float64], grid: int) -> NDArray[np.float64]:
-    """Gaussian receptive fields on a grid of places: (voxels, grid²)."""
+    """Gaussian receptive fields, one place wide (sd), on a grid of places: (voxels, grid²), row by row."""
     axis = (np.arange(grid) + 0.5) / grid
     x, y = (np.exp(-0.5 * ((axis - centre[:, [k]]) * grid) ** 2) for k in (0, 1))
     return (y[:, :, None] * x[:, None, :]).reshape(len(centre), -1)

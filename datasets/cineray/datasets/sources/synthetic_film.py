@@ -25,7 +25,7 @@ DIRECTIONS = 4
 NUM_SIMPLE = PLACES**2 + DIRECTIONS * (PLACES // 2) ** 2 + len(SHAPES) + len(COLOURS)
 NUM_FEATURES = NUM_SIMPLE + len(SHAPES) * len(COLOURS)
 SMALLEST, SIZES = 0.1, 0.12
-"""Half the width of the smallest shape, and how much more the largest has, in frame widths."""
+"""`Film.size` of the smallest shape, and how much more the largest has."""
 SLOWEST, SPEEDS = 0.2, 3.0
 """Frame widths per second of the slowest shape, and how many times as fast the fastest is."""
 PART = 64
@@ -48,7 +48,7 @@ class Film:
     speed: NDArray[np.float64]
     """(scenes,) frame widths per second."""
     size: NDArray[np.float64]
-    """(scenes,) half the shape's width."""
+    """(scenes,) half the width of the box around the shape, nearly (a square has 0.85 of it, a triangle 0.86)."""
     background: NDArray[np.float64]
     """(scenes,) grey level, 0 to 1."""
 
@@ -69,7 +69,10 @@ class Film:
         return np.where(back, 2 - free, free), heading[:, None] * np.where(back, -1.0, 1.0)
 
     def caption(self, scene: int) -> str:
-        """One sentence, e.g. ``"a small red circle moves right, fast"``."""
+        """One sentence, e.g. ``"a small red circle moves right, fast"``.
+
+        Sizes and log speeds are told in thirds of their ranges, the direction the scene begins with to the next 45°.
+        """
         size = ("small", "middle-sized", "large")[int((self.size[scene] - SMALLEST) / SIZES * 3)]
         speed = ("slowly", "steadily", "fast")[int(math.log(self.speed[scene] / SLOWEST) / math.log(SPEEDS) * 3)]
         turn = round(self.direction_rad[scene] / (2 * math.pi / 8)) % 8
@@ -124,9 +127,9 @@ def simple_units(film: Film, px: int) -> NDArray[np.float64]:
 
     Contrast in 4 x 4 places, motion energy in 2 x 2 places and 4 directions, one-hot shape and colour. Contrast is the
     squared spatial gradient; energy in a direction is the rectified product of the temporal and the spatial gradient,
-    the gradient form of Adelson & Bergen (1985, doi:10.1364/JOSAA.2.000284). Both are divided by their sum over the
-    frame and square-rooted. The change from one scene to the next is not motion: the last frame of a scene repeats the
-    change before it.
+    the gradient form of Adelson & Bergen (1985, doi:10.1364/JOSAA.2.000284). Each is the square root of its share of
+    the frame's sum; a frame without energy (a shape lost between few pixels) has none. The change from one scene to
+    the next is not motion: the last frame of a scene repeats the change before it.
     """
     seen = np.concatenate([_visual(film._pictures(px, part), film.scene_frames) for part in film.parts()])
     category = np.concatenate([np.eye(len(SHAPES))[film.shape], np.eye(len(COLOURS))[film.colour]], axis=1)
@@ -164,13 +167,16 @@ def _pooled(energy: NDArray[np.float32], grid: int) -> NDArray[np.float64]:
 
 
 def _shares(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Square roots of shares of the frame's sum; a frame without energy (a shape lost between few pixels) has none."""
+    """Square roots of shares of the frame's sum, 0 where that is 0."""
     total = energy.sum(1, keepdims=True)
     return np.sqrt(np.divide(energy, total, out=np.zeros_like(energy), where=total > 0))
 
 
 def _distance(name: str, x: NDArray, y: NDArray) -> NDArray:
-    """Signed distance to the outline in half-widths, negative inside (Quilez, 2D distance functions)."""
+    """Distance to the outline in `Film.size`, negative inside; exact near a side, a bound near a corner.
+
+    After Quilez, 2D distance functions. A triangle points up and has its centroid in the middle.
+    """
     box = np.maximum(np.abs(x), np.abs(y)) - 0.85
     match name:
         case "circle":
@@ -178,7 +184,7 @@ def _distance(name: str, x: NDArray, y: NDArray) -> NDArray:
         case "square":
             return box
         case "triangle":
-            return np.maximum(np.abs(x) * 0.87 + y * 0.5 * -1, y) - 0.5
+            return np.maximum(np.abs(x) * 0.87 - y * 0.5, y) - 0.5
         case "cross":
             return np.maximum(np.minimum(np.abs(x), np.abs(y)) - 0.3, box - 0.15)
         case "ring":
