@@ -1,6 +1,5 @@
 """A run folder answers for one recording what prediction writes for a split; damage is refused."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from cineray.core.errors import CinerayError, ConfigError, DataError, IntegrityError
 from cineray.core.storage import Store
+from cineray.datasets.ingest import ingest
 from cineray.datasets.view import Window
 from cineray.serving.gallery import Gallery, clip_correlations
 from cineray.serving.pipeline import Pipeline, windows
@@ -19,6 +19,7 @@ from cineray.training.metrics.similarity import pearson_matrix
 from cineray.training.models import MODELS
 from cineray.training.models.base import ClosedForm, Sizes
 from cineray.training.predict import predict
+from films import FilmSource
 from tiny_run import TEST_RUN, tiny_run
 
 
@@ -149,12 +150,10 @@ def test_wrong_folders_and_subjects_are_named(tmp_path, run_dir, pipeline):
         pipeline.predict("sub-99", np.zeros((3, 20), np.float32))
     with pytest.raises(CinerayError, match=r"run\.yaml"):
         Pipeline.open(str(tmp_path / "nothing"))
-    shutil.copytree(run_dir, tmp_path / "other")
-    manifest = read_manifest(Store.at(run_dir), pipeline.card.step)
-    wrong = manifest.model_copy(update={"sizes": manifest.sizes.model_copy(update={"voxels": {"sub-01": 7}})})
-    (tmp_path / f"other/checkpoints/{manifest.step:08d}/manifest.json").write_bytes(wrong.to_bytes())
-    with pytest.raises(ConfigError, match="7 voxels of sub-01"):
-        Pipeline.open(str(tmp_path / "other"))
+    ingest(FilmSource(), tmp_path / "other")
+    trained = read_manifest(Store.at(run_dir), pipeline.card.step).data
+    with pytest.raises(ConfigError, match=rf"other has fingerprint \w{{16}}, .* was made from {trained}; publish"):
+        Pipeline.open(run_dir, dataset_url=str(tmp_path / "other"))
 
 
 def a_gallery(features, tr_s=2.0):

@@ -33,6 +33,7 @@ def a_manifest(step=7, **position):
         world_size=2,
         strategy="ddp",
         identity="0123",
+        data="4567",
         sizes=sizes,
         metrics={"loss": 0.5},
         files={},

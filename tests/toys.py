@@ -75,7 +75,7 @@ def toy_feed(*, validate: bool = True, **settings: Any) -> Any:
     def make(normaliser: Normaliser | None = None) -> Feed:
         pair = Moments(torch.zeros(24), torch.ones(24))
         known = normaliser or Normaliser({}, {"features": pair})
-        return Feed(SIZES, ToyStream(**settings), ToyStream(num_rows=40, seed=1) if validate else None, known)
+        return Feed("0123", SIZES, ToyStream(**settings), ToyStream(num_rows=40, seed=1) if validate else None, known)
 
     return make
 

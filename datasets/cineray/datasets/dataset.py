@@ -76,6 +76,11 @@ class Dataset:
         return list(self.num_voxels)
 
     @property
+    def fingerprint(self) -> str:
+        """Of its rows (`Manifest.data_fingerprint`)."""
+        return self.manifest.data_fingerprint
+
+    @property
     def tr_s(self) -> float:
         """Seconds from one scan to the next."""
         return self.manifest.tr_s

@@ -17,7 +17,7 @@ from cineray.core.errors import ConfigError, DataError, IntegrityError
 from cineray.core.storage import Store
 from cineray.datasets.schema import SCHEMA_VERSION, TensorSpec
 
-__all__ = ["MANIFEST_KEY", "Manifest", "ObjectInfo", "RunInfo"]
+__all__ = ["MANIFEST_KEY", "Manifest", "ObjectInfo", "RunInfo", "require_data"]
 
 MANIFEST_KEY = "manifest.json"
 
@@ -88,6 +88,11 @@ class Manifest(Config):
             for name, fields in self.targets.items()
         }
 
+    @property
+    def data_fingerprint(self) -> str:
+        """First 16 hex digits of a sha256 over the objects, in row order: equal for equal data, wherever it lies."""
+        return _digest({"objects": [info.sha256 for info in self.objects]})[:16]
+
     def dumps(self) -> bytes:
         """JSON with a sha256 of itself as last entry."""
         values = self.model_dump(mode="json")
@@ -151,6 +156,15 @@ class Manifest(Config):
         """
         named = {info.key for info in self.objects} | {MANIFEST_KEY}
         return [key for key in store.list(unfinished=True) if key not in named]
+
+
+def require_data(found: str, expected: str, *, url: str, user: str) -> None:
+    """Refuse a data set that is not the one ``user`` was made from (`Manifest.data_fingerprint`)."""
+    if found != expected:
+        raise ConfigError(
+            f"the data set at {url} has fingerprint {found}, {user} was made from {expected}; publish that one there "
+            "again, or train a new run on this one"
+        )
 
 
 def joined_films(films: Sequence[str]) -> str:

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cineray.core.errors import ConfigError, DataError
+from cineray.core.errors import DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
+from cineray.datasets.manifest import require_data
 from cineray.datasets.normaliser import Moments, Normaliser
 from cineray.datasets.view import Window
 from cineray.serving.card import Card
@@ -93,7 +94,7 @@ class Pipeline:
         """Load a run folder (or ``s3://`` prefix) without any subject's layers.
 
         Args:
-            dataset_url: where the data set is now; None is where the run was trained on it.
+            dataset_url: where the data set of the run is now; None is where it was trained.
             step: checkpoint to serve; None is the one with the least validation loss.
         """
         store = Store.at(run_dir)
@@ -101,7 +102,7 @@ class Pipeline:
         manifest = read_manifest(store, best(store) if step is None else step)
         sizes = Sizes(manifest.sizes.voxels, manifest.sizes.scans, manifest.sizes.targets)
         dataset = Dataset.open(dataset_url or run.view.dataset)
-        _check(dataset, sizes)
+        require_data(dataset.fingerprint, manifest.data, url=dataset.store.url, user=store.url)
         weights, moments = (StoredTensors(store, manifest, family) for family in ("weights", "normaliser"))
         where = torch.device(device)
         trunk = weights.read(name for name in weights.places if subject_of(name) is None)
@@ -169,19 +170,3 @@ def windows(num_scans: int, window: Window) -> NDArray[np.int64]:
     """(scans, window) scan numbers around each scan; past the ends of the run its outermost scan again."""
     around = np.arange(num_scans)[:, None] + np.arange(window.first, window.last + 1)
     return around.clip(0, num_scans - 1)
-
-
-def _check(dataset: Dataset, sizes: Sizes) -> None:
-    """The data set beside the run must still be the one it was trained on."""
-    for subject, voxels in sizes.voxels.items():
-        if dataset.num_voxels.get(subject) != voxels:
-            raise ConfigError(
-                f"the run was trained on {voxels} voxels of {subject}, the data set at {dataset.store.url} has "
-                f"{dataset.num_voxels.get(subject, 0)}; name the one it was trained on"
-            )
-    for target, shape in sizes.targets.items():
-        if target not in dataset.target_specs or dataset.target_specs[target].shape != shape:
-            raise ConfigError(
-                f"the data set at {dataset.store.url} has no target '{target}' of shape {shape}; name the one the run "
-                "was trained on"
-            )

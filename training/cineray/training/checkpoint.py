@@ -62,6 +62,8 @@ class Manifest(Config):
     strategy: str
     identity: str
     """Fingerprint of the settings that decide the result (`cineray.training.resume.identity`)."""
+    data: str
+    """Fingerprint of the data set (`cineray.datasets.manifest.Manifest.data_fingerprint`)."""
     sizes: StoredSizes
     metrics: dict[str, float]
     files: dict[str, StoredFile]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
+from cineray.datasets.manifest import require_data
 from cineray.training.bootstrap import Interval
 from cineray.training.cuts import Part, Scoring, Table, tabulate
 from cineray.training.metrics import RETRIEVAL_METRICS
@@ -104,6 +105,7 @@ def _truths(
     predictions: Predictions, dataset: Dataset, targets: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Each target's true rows, in the units of the predictions."""
+    require_data(dataset.fingerprint, predictions.data, url=dataset.store.url, user="the predictions")
     if unknown := set(targets) - set(predictions.predicted):
         raise ConfigError(f"there are no predictions of '{unknown.pop()}'; found {', '.join(predictions.predicted)}")
     shown, row = np.unique(predictions.stimulus_row, return_inverse=True)

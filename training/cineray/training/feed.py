@@ -24,6 +24,8 @@ __all__ = ["Feed", "MakeFeed", "open_feed", "open_schedule"]
 class Feed:
     """Streams of one run."""
 
+    data: str
+    """Fingerprint of the data set."""
     sizes: Sizes
     train: Stream
     val: Stream | None
@@ -55,7 +57,7 @@ def open_feed(run: "Run", normaliser: Normaliser | None = None, device: torch.de
 
     train = stream(split.train)
     sizes = Sizes(train.voxels, view.window.scans, {t: dataset.target_specs[t].shape for t in view.targets})
-    return Feed(sizes, train, stream(split.val) if len(split.val) else None, normaliser)
+    return Feed(dataset.fingerprint, sizes, train, stream(split.val) if len(split.val) else None, normaliser)
 
 
 def open_schedule(run: "Run") -> Schedule:

@@ -22,6 +22,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 
 from cineray.core.errors import CinerayError, ConfigError
 from cineray.core.storage import Store
+from cineray.datasets.manifest import Manifest, require_data
 from cineray.datasets.references import RayReferences, data_config, references_dataset
 from cineray.training.checkpoint import Position
 from cineray.training.feed import open_feed, open_schedule
@@ -57,7 +58,9 @@ def launch(
             ``fault.max_failures`` allows; the run folder keeps the last checkpoint.
     """
     store = Store.at(out)
-    resumable(run, store)
+    if manifest := resumable(run, store):
+        data = Manifest.read(Store.at(run.view.dataset)).data_fingerprint
+        require_data(data, manifest.data, url=run.view.dataset, user=store.url)
     open_schedule(run)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_INTERVAL_S)
     trainer = ray.train.torch.TorchTrainer(

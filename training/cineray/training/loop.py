@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cineray.core.errors import CinerayError
 from cineray.core.storage import Store
 from cineray.datasets.batch import Batch, Trial
+from cineray.datasets.manifest import require_data
 from cineray.datasets.normaliser import Normaliser
 from cineray.training.checkpoint import Manifest, Position, StoredSizes
 from cineray.training.feed import Feed, MakeFeed
@@ -83,6 +84,9 @@ def train(
     manifest, state = resume(run, world, store)
     stored = _part(state or {}, "normaliser/")
     feed = make_feed(Normaliser.of_state(stored) if stored else None)
+    # The data set may be published anew at any time, between two ranks' opening it too.
+    expected, user = (manifest.data, store.url) if manifest else (world.first(feed.data), "what rank 0 reads")
+    require_data(feed.data, expected, url=run.view.dataset, user=user)
     with seeded(torch.device("cpu"), run.seed):
         model = run.model.build(feed.sizes).to(world.device)
     if manifest is None:
@@ -245,6 +249,7 @@ class _Training:
             world_size=self.world.size,
             strategy=self.run.strategy.name,
             identity=identity(self.run),
+            data=self.feed.data,
             sizes=StoredSizes(**asdict(self.feed.sizes)),
             metrics=self.metrics,
             files={},

@@ -18,6 +18,7 @@ from torch import nn
 from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
+from cineray.datasets.manifest import require_data
 from cineray.datasets.normaliser import Normaliser
 from cineray.datasets.split import make_split
 from cineray.datasets.stream import Stream
@@ -36,6 +37,8 @@ class Predictions:
 
     step: int
     """Training step of the checkpoint."""
+    data: str
+    """Fingerprint of the data set."""
     notes: NDArray[np.str_]
     """What the split says a reader must know (`cineray.datasets.split.Split`)."""
     subject: NDArray[np.str_]
@@ -66,10 +69,10 @@ class Predictions:
         """Read back what `dumps` wrote."""
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
-        plain = {k: v for k, v in arrays.items() if "/" not in k and k != "step"}
+        plain = {k: v for k, v in arrays.items() if "/" not in k and k not in ("step", "data")}
         predicted = {k.removeprefix("predicted/"): v for k, v in arrays.items() if k.startswith("predicted/")}
         scale = {k: (arrays[f"mean/{k}"], arrays[f"sd/{k}"]) for k in predicted if f"mean/{k}" in arrays}
-        return cls(step=int(arrays["step"]), **plain, predicted=predicted, scale=scale)
+        return cls(step=int(arrays["step"]), data=str(arrays["data"]), **plain, predicted=predicted, scale=scale)
 
     @classmethod
     def read(cls, store: Store, split: str) -> Self:
@@ -87,6 +90,8 @@ class Restored:
     model: nn.Module
     normaliser: Normaliser | None
     step: int
+    data: str
+    """Fingerprint of the data set it was trained on."""
 
 
 def read_run(store: Store) -> Run:
@@ -109,7 +114,8 @@ def restore(store: Store, step: int | None = None, device: torch.device | str = 
     model = run.model.build(Sizes(sizes.voxels, sizes.scans, sizes.targets))
     model.load_state_dict(families["weights"])
     known = families["normaliser"]
-    return Restored(run, model.to(device).eval(), Normaliser.of_state(known) if known else None, manifest.step)
+    normaliser = Normaliser.of_state(known) if known else None
+    return Restored(run, model.to(device).eval(), normaliser, manifest.step, manifest.data)
 
 
 def predict(
@@ -122,6 +128,7 @@ def predict(
     restored = restore(store, step, device)
     view, optim = restored.run.view, restored.run.optim
     dataset = Dataset.open(view.dataset)
+    require_data(dataset.fingerprint, restored.data, url=view.dataset, user=store.url)
     parts = make_split(dataset, view.split, view.subjects)
     examples = getattr(parts, split)
     if not len(examples):
@@ -160,6 +167,7 @@ def predict_stream(model: nn.Module, stream: Stream, *, step: int = 0, notes: Se
     known = stream.normaliser.targets if stream.normaliser else {}
     return Predictions(
         step=step,
+        data=stream.dataset.fingerprint,
         notes=np.array(notes, np.str_),
         subject=np.array([r.subject for r in runs]),
         run=np.array([r.run for r in runs]),
