@@ -17,22 +17,22 @@ __all__ = ["TEST_RUN", "tiny_run"]
 TEST_RUN = "test-00-repeat-0"
 
 
-def tiny_run(folder: Path, *, voxels: tuple[int, int] = (20, 40), **changes: object) -> str:
-    """Train in ``folder``/run on ``folder``/data; ``changes`` are overrides with ``__`` for the dot."""
+def tiny_run(folder: Path | str, *, voxels: tuple[int, int] = (20, 40), **changes: object) -> str:
+    """Train in ``folder``/run on ``folder``/data (or ``s3://…``); ``changes`` are overrides with ``__`` for the dot."""
     source = SyntheticConfig(
         num_subjects=3, minutes=2, test_minutes=1, run_minutes=1, tr_s=2, frame_px=8, voxels=voxels
     )
-    ingest(source, folder / "data")
+    ingest(source, f"{folder}/data")
     split = SplitConfig(
         train=Selection(films=("train",), blocks=Blocks(num=4, take=(0, 1, 2))),
         val=Selection(films=("train",), blocks=Blocks(num=4, take=(3,))),
         test=Selection(films=("test",)),
         gap_s=4,
     )
-    view = ViewConfig(dataset=str(folder / "data"), window=Window(first=-1, last=2), split=split)
+    view = ViewConfig(dataset=f"{folder}/data", window=Window(first=-1, last=2), split=split)
     small = Run(name="tiny", view=view).override({"optim.epochs": 2, "model.dim": 16, "evaluation.clip_s": 10.0})
     run = small.override({key.replace("__", "."): value for key, value in changes.items()})
-    store = Store.at(folder / "run")
+    store = Store.at(f"{folder}/run")
     store.put("run.yaml", run.dump().encode())
     train(run, World(), lambda normaliser: open_feed(run, normaliser), store)
-    return str(folder / "run")
+    return f"{folder}/run"
