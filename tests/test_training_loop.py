@@ -15,7 +15,6 @@ from cineray.training.feed import open_feed
 from cineray.training.ledger import read_ledger
 from cineray.training.loop import Callbacks, seeded, train
 from cineray.training.losses import InfoNCEConfig, MSEConfig, total_loss
-from cineray.training.models.base import subject_of
 from cineray.training.optim import learning_rate
 from cineray.training.resume import identity
 from cineray.training.run import Run

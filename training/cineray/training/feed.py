@@ -10,6 +10,7 @@ from cineray.datasets.examples import Examples
 from cineray.datasets.normaliser import Normaliser
 from cineray.datasets.order import Schedule
 from cineray.datasets.stream import Stream
+from cineray.training.adapt import with_targets_of
 from cineray.training.models.base import Sizes
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def open_feed(run: "Run", normaliser: Normaliser | None = None, device: torch.de
     dataset, split = _open(run)
     if view.normalise and normaliser is None:
         normaliser = Normaliser.fit(dataset, split.train, view.targets)
+        if run.start:
+            normaliser = with_targets_of(run.start, normaliser)
 
     def stream(examples: Examples) -> Stream:
         return Stream(

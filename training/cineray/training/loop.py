@@ -20,6 +20,7 @@ from cineray.core.storage import Store
 from cineray.datasets.batch import Batch, Trial
 from cineray.datasets.manifest import require_data
 from cineray.datasets.normaliser import Normaliser
+from cineray.training.adapt import freeze_shared, load_shared
 from cineray.training.checkpoint import Manifest, Position, StoredSizes
 from cineray.training.feed import Feed, MakeFeed
 from cineray.training.keeper import Keeper
@@ -47,8 +48,6 @@ class Callbacks:
     """Steps taken, and the step's metrics: ``loss``, one a loss label, ``lr``, ``norm``, ``epoch``; ``val/...``."""
     on_checkpoint: Callable[[Manifest], None] = lambda manifest: None
     """A checkpoint exists (some steps after it was taken: writing goes on beside training)."""
-    prepare: Callable[[nn.Module], None] = lambda model: None
-    """Changes a new model before anything else: weights of another run, layers frozen."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,11 @@ def train(
     if manifest is None:
         if world.rank == 0:
             store.put("run.yaml", run.dump().encode())
-        callbacks.prepare(model)
+        if run.start:
+            load_shared(model, run.view, run.start)
         _fit(model, feed.train.trials(), world)
+    if run.start and run.start.freeze:
+        freeze_shared(model)
     engine = build_engine(run.strategy, model, run.optim, world, subject_of=subject_of, state=state)
     keeper = Keeper(store, world, run.fault.keep, manifest)
     position = manifest.position if manifest else Position()

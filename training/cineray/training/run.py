@@ -11,7 +11,7 @@ from cineray.training.models.shared import SharedConfig
 from cineray.training.optim import OptimConfig
 from cineray.training.strategies import StrategyConfig
 
-__all__ = ["EvaluationConfig", "FaultConfig", "Run"]
+__all__ = ["EvaluationConfig", "FaultConfig", "Run", "StartConfig"]
 
 
 class FaultConfig(Config):
@@ -20,6 +20,15 @@ class FaultConfig(Config):
     max_failures: int = 3
     checkpoint_every_steps: int = Field(default=100, ge=1)
     keep: int = Field(default=2, ge=1)
+
+
+class StartConfig(Config):
+    """Begin with the shared layers of another run instead of random ones (`cineray.training.adapt`)."""
+
+    run_dir: str
+    """Folder of a trained run; its best checkpoint on validation data counts."""
+    freeze: bool = True
+    """Whether the shared layers stay as they are and only the subjects' own layers learn."""
 
 
 class EvaluationConfig(Config):
@@ -45,6 +54,7 @@ class Run(Config):
     num_workers: int = Field(default=1, ge=1)
     fault: FaultConfig = FaultConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    start: StartConfig | None = None
 
     @model_validator(mode="after")
     def _spread(self) -> "Run":

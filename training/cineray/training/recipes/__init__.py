@@ -20,6 +20,10 @@ RECIPES: dict[str, Recipe] = {
     "song:matched_filter": song.matched_filter,
     "song:matched_filter_aligned": song.matched_filter_aligned,
     "song:matched_filter_unseen": song.matched_filter_unseen,
+    "synthetic:adapt": synthetic.adapt,
+    "synthetic:ridge": synthetic.ridge,
+    "synthetic:scratch": synthetic.scratch,
+    "synthetic:shared": synthetic.shared,
     "synthetic:tiny": synthetic.tiny,
 }
 
