@@ -1,16 +1,25 @@
 """Synthetic brains: every documented parameter recovered or recomputed by formulas and loops of the tests' own."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
 from cineray.datasets.sources.synthetic import SyntheticConfig
 from cineray.datasets.sources.synthetic_brain import REGIONS, Brain
+from conftest import REPOSITORY
 
 SOURCE = SyntheticConfig(num_subjects=6, fps=4, frame_px=16, voxels=(150, 400), noise=0.7)
 FPS = 4
-REGION = {region.name: number for number, region in enumerate(REGIONS)}
+STATED = {  # part of the voxels, own noise, noise of the units, memory: the card's table
+    "early": (0.3, 0.5, 2.5, 0.3),
+    "motion": (0.2, 0.5, 2.5, 0.3),
+    "semantic": (0.2, 0.5, 0.4, 0.4),
+    "mixed": (0.2, 0.5, 3.0, 0.4),
+    "silent": (0.1, 1.0, 0.0, 0.5),
+}
+REGION = {name: number for number, name in enumerate(STATED)}
 UNITS = {"early": range(16), "motion": range(16, 32), "semantic": range(32, 44), "mixed": range(44, 60)}
 
 
@@ -55,13 +64,23 @@ def voxels(brain: Brain, region: str) -> np.ndarray:
     return np.flatnonzero(brain.region == REGION[region])
 
 
+def test_regions_are_those_of_the_card():
+    card = (REPOSITORY / "datasets" / "cards" / "synthetic.md").read_text(encoding="utf-8")
+    assert [region.name for region in REGIONS] == list(STATED)
+    for name, numbers in STATED.items():
+        (cells,) = re.findall(
+            rf"^\| {name} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.MULTILINE
+        )
+        assert tuple(map(float, cells)) == numbers
+
+
 def test_people_differ_in_all_but_the_atlas():
     brains = [SOURCE.brain(subject) for subject in SOURCE.subjects]
     counts = [brain.num_voxels for brain in brains]
     assert all(150 <= count <= 400 for count in counts)
     assert len(set(counts)) > 3
     for brain in brains:
-        shares = [len(voxels(brain, region.name)) - region.share * brain.num_voxels for region in REGIONS]
+        shares = [len(voxels(brain, name)) - share * brain.num_voxels for name, (share, *_) in STATED.items()]
         assert max(map(abs, shares)) <= 1
         np.testing.assert_array_equal(brain.atlas.weights, brains[0].atlas.weights)
     assert len({brain.hrf.argmax() for brain in brains} | {float(brain.hrf[8]) for brain in brains}) > 5
@@ -193,22 +212,19 @@ def test_noise_has_the_spread_correlation_and_memory_of_its_region(brain, unit_s
     noise = brain.noise(np.random.default_rng(0), 40_000)
     covariance = np.cov(noise.T)
     expected = np.zeros_like(covariance)
-    tuned = {region.name: 0.7 * region.tuned_sd for region in REGIONS}
     for name, units in UNITS.items():
         for unit in units:
             pattern = np.where(brain.region == REGION[name], brain.mixture[:, unit], 0)
-            expected += np.outer(pattern, pattern) * (tuned[name] * unit_sd[unit]) ** 2
-    expected += np.diag([(0.7 * REGIONS[region].noise_sd) ** 2 for region in brain.region])
+            expected += np.outer(pattern, pattern) * (0.7 * STATED[name][2] * unit_sd[unit]) ** 2
+    expected += np.diag([(0.7 * list(STATED.values())[region][1]) ** 2 for region in brain.region])
     spread = np.sqrt(np.diag(expected))
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), spread, rtol=0.03)
     np.testing.assert_allclose(covariance / np.outer(spread, spread), expected / np.outer(spread, spread), atol=0.04)
     normal = noise / noise.std(0)
     for lag in (1, 2):
         memory = (normal[lag:] * normal[:-lag]).mean(0)
-        for region, number in REGION.items():
-            np.testing.assert_allclose(
-                memory[brain.region == number], REGIONS[number].rho ** lag, atol=0.03, err_msg=region
-            )
+        for number, (region, (*_, rho)) in enumerate(STATED.items()):
+            np.testing.assert_allclose(memory[brain.region == number], rho**lag, atol=0.03, err_msg=region)
     first = np.stack([brain.noise(np.random.default_rng(seed), 1)[0] for seed in range(2000)])
     np.testing.assert_allclose(first.std(0), spread, rtol=0.1)  # stationary from the first scan
 

@@ -100,7 +100,7 @@ def test_every_shape_has_its_area_and_its_size(film, masks):
     for index, name in enumerate(SHAPES):
         scenes, frames = np.nonzero(inside & (film.shape == index)[:, None])
         assert len(scenes) > 20, name
-        np.testing.assert_allclose(area[scenes, frames] / film.size[scenes] ** 2, AREA[name], rtol=0.05, err_msg=name)
+        np.testing.assert_allclose(area[scenes, frames] / film.size[scenes] ** 2, AREA[name], rtol=0.03, err_msg=name)
 
 
 def test_shapes_differ_in_outline(film, masks):
