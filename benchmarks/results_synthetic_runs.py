@@ -1,0 +1,190 @@
+"""The runs behind `benchmarks.results_synthetic`: for each seed new films, new brains, new weights.
+
+A run's folder bears its fingerprint, and so does the data's: what is finished is not done again, and changed settings
+never meet old results.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from benchmarks.known_parameter_decoder import ceiling
+from numpy.typing import NDArray
+from pydantic import Field
+
+from cineray.core.config import Config
+from cineray.core.storage import Store
+from cineray.datasets.dataset import Dataset
+from cineray.datasets.ingest import ingest
+from cineray.datasets.manifest import MANIFEST_KEY
+from cineray.datasets.sources.synthetic import SyntheticConfig
+from cineray.training.cuts import tabulate
+from cineray.training.evaluate import evaluate, parts_of, scoring
+from cineray.training.feed import open_feed
+from cineray.training.loop import train
+from cineray.training.metrics import RETRIEVAL_METRICS
+from cineray.training.predict import Predictions, predict, read_run
+from cineray.training.recipes import synthetic
+from cineray.training.run import Run
+from cineray.training.scores import per_clip
+from cineray.training.world import World
+
+__all__ = ["METRIC", "Plan", "Scored", "Seed", "finish", "scored"]
+
+METRIC = "retrieve_image@50"
+Array = NDArray[np.float64]
+
+
+class Plan(Config):
+    """How much of everything."""
+
+    out: str = "runs/results-synthetic"
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+    num_subjects: int = 8
+    num_held_out: int = 2
+    """Subjects, the last ones, of whom the shared model sees nothing."""
+    num_alone: int = 4
+    """Subjects, the last ones, for whom a decoder is also trained on nobody else."""
+    minutes: float = 240.0
+    """Of film that each subject of the shared model watches."""
+    few: tuple[float, ...] = (1, 2, 5, 10, 20)
+    """Minutes of each subject where data is scarce."""
+    test_minutes: float = 10.0
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One repetition: its data and its runs."""
+
+    plan: Plan
+    seed: int
+
+    @property
+    def source(self) -> SyntheticConfig:
+        """Everybody watches films of their own; only the test film is common."""
+        plan = self.plan
+        size = {"num_subjects": plan.num_subjects, "minutes": plan.minutes, "test_minutes": plan.test_minutes}
+        return SyntheticConfig(films="own", frame_px=16, frames=False, seed=self.seed, **size)
+
+    @property
+    def known(self) -> list[str]:
+        """Subjects of the shared model."""
+        return self.source.subjects[: -self.plan.num_held_out]
+
+    @property
+    def new(self) -> list[str]:
+        """Subjects who join it."""
+        return self.source.subjects[-self.plan.num_held_out :]
+
+    @property
+    def alone(self) -> list[str]:
+        """Subjects who are also trained alone."""
+        return self.source.subjects[-self.plan.num_alone :]
+
+    @property
+    def data(self) -> str:
+        """Folder of the data set."""
+        return str(self._folder / f"data-{self.source.fingerprint()[:8]}")
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.plan.out) / f"seed-{self.seed}"
+
+    def folder(self, run: Run) -> str:
+        """Where a run of this seed lives."""
+        minutes = run.view.split.train.minutes
+        amount = "all" if minutes is None else f"{minutes:g}min"
+        who = f"-{run.view.subjects[0]}" if len(run.view.subjects) == 1 else ""
+        return str(self._folder / f"{run.name}{who}-{amount}-{run.fingerprint()[:8]}")
+
+    def make_data(self) -> None:
+        """Ingest, unless it is there."""
+        if not Store.at(self.data).exists(MANIFEST_KEY):
+            ingest(self.source, self.data)
+
+    def ceiling(self) -> dict[str, float]:
+        """Subject of the shared model -> top-1 of the decoder that knows the brain."""
+        store, key = Store.at(self._folder), f"ceiling-{self.source.fingerprint()[:8]}.json"
+        if not store.exists(key):
+            store.put(key, json.dumps(ceiling(self.source, self.known)).encode())
+        return json.loads(store.get(key))
+
+    def shared(self, minutes: float | None = None) -> Run:
+        """The shared model; with few minutes of each it has everybody in it."""
+        subjects = self.known if minutes is None else self.source.subjects
+        return self._own(synthetic.shared(subjects=subjects, dataset=self.data, minutes=minutes))
+
+    def ridge(self, minutes: float | None = None) -> Run:
+        """The baseline, for the same subjects."""
+        subjects = self.known if minutes is None else self.alone
+        return self._own(synthetic.ridge(subjects=subjects, dataset=self.data, minutes=minutes))
+
+    def scratch(self, subject: str, minutes: float) -> Run:
+        """One subject, trained on nobody else."""
+        return self._own(synthetic.scratch(subject=subject, dataset=self.data, minutes=minutes))
+
+    def adapt(self, subject: str, minutes: float) -> Run:
+        """One subject who joins the finished shared model."""
+        return self._own(synthetic.adapt(from_=self.folder(self.shared()), subject=subject, minutes=minutes))
+
+    def first_runs(self) -> Iterator[Run]:
+        """What depends on no other run, the longest first."""
+        yield self.shared()
+        for minutes in sorted(self.plan.few, reverse=True):
+            yield self.shared(minutes)
+            yield from (self.scratch(subject, minutes) for subject in self.alone)
+            yield self.ridge(minutes)
+        yield self.ridge()
+
+    def later_runs(self) -> Iterator[Run]:
+        """What starts from the shared model."""
+        yield from (self.adapt(subject, minutes) for minutes in self.plan.few for subject in self.new)
+
+    def _own(self, run: Run) -> Run:
+        return run.override({"seed": self.seed})
+
+
+def finish(run: Run, folder: str) -> None:
+    """Train, predict the test film, score it; nothing where that is done."""
+    store = Store.at(folder)
+    if store.exists("evaluation/test.json"):
+        return
+    torch.set_num_threads(1)
+    train(run, World(), lambda normaliser: open_feed(run, normaliser), store)
+    predict(folder)
+    evaluate(folder)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Top-1 of every clip (an expectation over the 49 others) of a finished run."""
+
+    subjects: list[str]
+    blocks: list[tuple[str, int]]
+    """Block of each clip: clips of one block are resampled together."""
+    values: Array
+    """(subjects, clips)."""
+    null: Array
+    """(subjects, clips), mean over shuffles."""
+
+    def of(self, subjects: list[str]) -> Array:
+        """(subjects, clips) of some."""
+        return self.values[[self.subjects.index(s) for s in subjects]]
+
+
+def scored(folder: str) -> Scored:
+    """Read back the predictions and score each clip."""
+    store = Store.at(folder)
+    run, predictions = read_run(store), Predictions.read(store, "test")
+    how = scoring(run.evaluation, run.seed)
+    shown, row = np.unique(predictions.stimulus_row, return_inverse=True)
+    mean, sd = predictions.scale["features"]
+    truth = ((Dataset.open(run.view.dataset).gather_stimuli("features", shown) - mean) / sd)[row]
+    table = tabulate(list(parts_of(predictions, "features", truth)), how)
+    metric = RETRIEVAL_METRICS[METRIC]
+    nulls = [per_clip(metric, table, number + 1) for number in range(table.num_null)]
+    blocks = [(clip_run, int(start // how.block_s)) for _, clip_run, start in table.clips]
+    return Scored(table.subjects, blocks, per_clip(metric, table), np.mean(nulls, axis=0))
