@@ -53,6 +53,17 @@ def test_overrides_are_yaml():
     }
     with pytest.raises(ConfigError, match="key=value"):
         parse_overrides(["lonely"])
+    with pytest.raises(ConfigError, match=r"found argument 'c=\[x', expected a value in YAML .* line 1") as caught:
+        parse_overrides(["c=[x"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"a: [", b"a: \xff", b"\x00", b"a: b: c", b"just text", b""], ids=repr)
+def test_files_that_hold_no_settings_are_one_sentence(tmp_path, data):
+    (tmp_path / "run.yaml").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"run\.yaml (is not valid YAML|holds)") as caught:
+        Run.load(tmp_path / "run.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_fingerprint_is_the_hash_of_the_settings():

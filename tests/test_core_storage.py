@@ -124,7 +124,7 @@ def test_a_store_travels(store):
 
 
 def test_other_schemes_are_refused():
-    for url in ("ftp://host/x", "s3:///x"):
+    for url in ("ftp://host/x", "s3:///x", "s3://", ""):
         with pytest.raises(StorageError, match="expected"):
             Store.at(url)
 
@@ -208,3 +208,5 @@ def test_a_file_in_the_way(tmp_path):
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(StorageError, match="another path"):
         Store.at(tmp_path).put("a/b", b"")
+    with pytest.raises(StorageError, match="another path"):
+        Store.at(tmp_path / "a").scratch()

@@ -84,6 +84,13 @@ def test_missing_bucket(s3_endpoint):
             run()
 
 
+def test_a_bucket_that_cannot_be_is_refused_at_once(s3_endpoint):
+    store = Store.at("s3://no bucket/x")
+    with pytest.raises(StorageError, match="Invalid bucket name"):
+        store.get("k")
+    assert store.num_retries == 0
+
+
 def test_bad_credentials(s3_endpoint, s3_url):
     assert request(s3_endpoint, "POST", "/moto-api/reset-auth", b"0") == 200
     try:

@@ -33,15 +33,15 @@ class Config(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a YAML file written by `dump` (or by hand)."""
-        return cls.loads(Path(path).read_text(encoding="utf-8"), origin=str(path))
+        return cls.loads(Path(path).read_bytes(), origin=str(path))
 
     @classmethod
-    def loads(cls, text: str, *, origin: str = "text") -> Self:
+    def loads(cls, text: str | bytes, *, origin: str = "text") -> Self:
         """Read YAML text; ``origin`` names it in errors."""
         try:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{origin} is not valid YAML ({error}); repair it or write a new one") from None
+            raise ConfigError(f"{origin} is not valid YAML ({_problem(error)}); repair it or write a new one") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{origin} holds {type(values).__name__}, expected a mapping of settings")
         values.pop("fingerprint", None)
@@ -76,7 +76,12 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"found argument '{word}', expected key=value, for example optim.lr=0.001")
-        changes[key] = _scalar(text)
+        try:
+            changes[key] = _scalar(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"found argument '{word}', expected a value in YAML ({_problem(error)}); quote it"
+            ) from None
     return changes
 
 
@@ -88,6 +93,13 @@ def _scalar(text: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """On one line; YAML's own text draws a picture."""
+    mark = getattr(error, "problem_mark", None)
+    words = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    return f"{words}, line {mark.line + 1}" if mark else words
 
 
 def _set(values: Any, path: list[str], new: Any, key: str) -> None:

@@ -36,10 +36,12 @@ class Store(ABC):
     def at(url: str | Path) -> "Store":
         """The store at a folder or an ``s3://bucket/prefix``; nothing is created or contacted yet."""
         text = str(url)
+        if not text:
+            raise StorageError("found an empty location, expected a folder or s3://bucket/prefix")
         if text.startswith("s3://"):
             from cineray.core.storage_s3 import S3Store
 
-            return S3Store(text.rstrip("/"))
+            return S3Store(text)
         if "://" in text:
             raise StorageError(f"found location '{text}', expected a folder or s3://bucket/prefix")
         return LocalStore(os.path.abspath(os.path.expanduser(text)))
@@ -161,7 +163,7 @@ class LocalStore(Store):
     def scratch(self) -> tempfile.TemporaryDirectory[str]:
         """Hidden inside the folder, so that consumed files need no copy."""
         with explained("write", self.url):
-            Path(self.url).mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(self.url))
             return tempfile.TemporaryDirectory(dir=self.url, prefix=".", suffix=TEMPORARY)
 
     def create(self, key: str, data: bytes) -> None:

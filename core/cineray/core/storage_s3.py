@@ -14,7 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
@@ -34,10 +40,10 @@ class S3Store(Store):
     """A bucket and a prefix."""
 
     def __init__(self, url: str) -> None:
-        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        bucket, _, prefix = url.removeprefix("s3://").rstrip("/").partition("/")
         if not bucket:
             raise StorageError(f"found location '{url}', expected s3://bucket/prefix")
-        self.url = url
+        self.url = url.rstrip("/")
         self.num_retries = 0
         """Requests of this object that had to be repeated."""
         self._bucket = bucket
@@ -194,7 +200,7 @@ def _kind(error: BaseException) -> Kind:
     if isinstance(error, NoCredentialsError | PartialCredentialsError | PermissionError):
         return Kind.DENIED
     # What is left is a connection that was refused, reset or timed out, or an answer that was cut.
-    return Kind.OTHER if isinstance(error, FileNotFoundError) else Kind.TRANSIENT
+    return Kind.OTHER if isinstance(error, FileNotFoundError | ParamValidationError) else Kind.TRANSIENT
 
 
 def _answer(error: BaseException | None) -> tuple[str, int] | None:

@@ -98,7 +98,7 @@ def read_run(store: Store) -> Run:
     """The settings of a run folder."""
     if not store.exists("run.yaml"):
         raise ConfigError(f"{store.url} holds no run.yaml; give the folder of a run that `cineray train` wrote")
-    return Run.loads(store.get("run.yaml").decode(), origin=store.path("run.yaml"))
+    return Run.loads(store.get("run.yaml"), origin=store.path("run.yaml"))
 
 
 def restore(store: Store, step: int | None = None, device: torch.device | str = "cpu") -> Restored:
