@@ -7,7 +7,7 @@ export CINERAY_DATA ?= $(abspath ../shared/data)
 export RAY_USAGE_STATS_ENABLED = 0
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: install test check results-synthetic bench-stream
+.PHONY: install test check results-song results-synthetic bench-stream
 
 install: $(VENV)/.installed
 
@@ -24,6 +24,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+results-song: install
+	TRAIN="$(TRAIN)" TEST="$(TEST)" SUBJECTS="$(SUBJECTS)" $(BIN)/python -m benchmarks.results_song
 
 results-synthetic: install
 	$(BIN)/python -m benchmarks.results_synthetic

@@ -87,8 +87,9 @@ def test_own_sequences_are_found_unless_training_was_mispaired():
     sequences = {f"s{i}": common + rng.standard_normal((80, 3)) for i in range(8)}
     brains = {s: x @ code + 2 * rng.standard_normal((80, 12)) for s, x in sequences.items()}
     assert set(own_sequence_ranks(brains, sequences, penalty=1.0).values()) == {1}
-    wrong = own_sequence_ranks(brains, sequences, penalty=1.0, mispair=True)
-    assert np.mean(list(wrong.values())) > 2.5
+    for how in (True, np.random.default_rng(5)):
+        wrong = own_sequence_ranks(brains, sequences, penalty=1.0, mispair=how)
+        assert np.mean(list(wrong.values())) > 2.5
 
 
 def song(folder, run, drop=("sub-026",)):

@@ -22,15 +22,24 @@ def own_sequence_ranks(
     sequences: Mapping[str, Array],
     *,
     penalty: float = 10_000.0,
-    mispair: bool = False,
+    mispair: bool | np.random.Generator = False,
 ) -> dict[str, int]:
     """Subject -> rank of the own sequence (1 is right; chance (n + 1) / 2).
 
-    ``brains``: (rows, parcels); ``sequences``: (rows, features), z-scored over rows. ``mispair`` trains each brain
-    with the next subject's sequence, the control.
+    ``brains``: (rows, parcels); ``sequences``: (rows, features), z-scored over rows. ``mispair``, the control, trains
+    each brain with the next subject's sequence, or round a circle drawn for each held-out subject.
     """
     names = list(brains)
     return {s: _rank(s, [o for o in names if o != s], brains, sequences, penalty, mispair) for s in names}
+
+
+def _partners(others: list[str], mispair: bool | np.random.Generator) -> list[str]:
+    """Whose sequence each of ``others`` is trained with; never the own one if mispaired."""
+    if not mispair:
+        return others
+    circle = list(mispair.permutation(others)) if isinstance(mispair, np.random.Generator) else others
+    following = dict(zip(circle, [*circle[1:], circle[0]], strict=True))
+    return [following[o] for o in others]
 
 
 def _rank(
@@ -39,11 +48,11 @@ def _rank(
     brains: Mapping[str, Array],
     sequences: Mapping[str, Array],
     penalty: float,
-    mispair: bool,
+    mispair: bool | np.random.Generator,
 ) -> int:
     common = np.mean([sequences[s] for s in others], axis=0)
     residual = {s: sequences[s] - common for s in [held, *others]}
-    seen = [*others[1:], others[0]] if mispair else others
+    seen = _partners(others, mispair)
     brain, target = (np.concatenate(x) for x in ([brains[s] for s in others], [residual[s] for s in seen]))
     weights, bias = fit_ridge(brain, target, penalty)
     prediction = brains[held] @ weights.T + bias
