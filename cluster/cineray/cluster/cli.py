@@ -1,14 +1,17 @@
 """The command line, one grammar: ``cineray VERB WHAT [key=value …]``. Imports stand inside each verb: help is quick."""
 
-import argparse
+import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cineray.core.config import parse_overrides
 from cineray.core.errors import CinerayError, ConfigError
 
-__all__ = ["main"]
+__all__ = ["VERBS", "main"]
+
+DRY_RUN = "--dry-run"
 
 
 def ingest(words: list[str]) -> None:
@@ -42,17 +45,81 @@ def check(words: list[str]) -> None:
         raise SystemExit(1)
 
 
+def train(words: list[str]) -> None:
+    """Train a recipe or a run.yaml on Ray: ``train RECIPE|run.yaml [out=FOLDER] [key=value …] [--dry-run]``."""
+    from cineray.cluster.connect import connected
+    from cineray.cluster.resolve import resolve
+    from cineray.cluster.watch import watched
+    from cineray.core.storage import Store
+
+    changes, dry = _changes(words)
+    out = changes.pop("out", None)
+    run = resolve(_first(words, "a recipe or a run.yaml"), changes)
+    store = Store.at(str(out or f"runs/{run.name}"))
+    if dry:
+        print(run.dump(), end="")
+        return
+    from cineray.training.feed import open_schedule
+
+    num_steps = run.optim.epochs * open_schedule(run).num_steps
+    with connected(), watched(store, run.name, num_steps):
+        from cineray.training.launch import launch
+
+        trained = launch(run, store.url)
+    best = "" if trained.position.best_step is None else f", best at step {trained.position.best_step}"
+    losses = ", ".join(f"{k} {v:.4f}" for k, v in trained.metrics.items() if k in ("loss", "val/loss"))
+    print(f"trained {run.name}: {trained.position.step} steps{best}{f' ({losses})' if losses else ''}")
+    print(f"{store.url}  (score it: cineray eval {store.url})")
+
+
+def tune(words: list[str]) -> None:
+    """Search settings on Ray: ``tune RECIPE|run.yaml search.KEY=RANGE … [num_trials=8] [key=value …] [--dry-run]``.
+
+    RANGE is low..high, log:low..high or a,b,c.
+    """
+    from cineray.cluster.connect import connected
+    from cineray.cluster.resolve import resolve
+    from cineray.core.storage import Store
+    from cineray.training.space import SearchConfig, parse_space
+
+    changes, dry = _changes(words)
+    varied = {key.removeprefix("search."): changes.pop(key) for key in list(changes) if key.startswith("search.")}
+    settings = {key: changes.pop(key) for key in SearchConfig.model_fields if key in changes}
+    out = changes.pop("out", None)
+    run = resolve(_first(words, "a recipe or a run.yaml"), changes)
+    how = SearchConfig.parse(settings)
+    space = parse_space(varied, run, how)
+    store = Store.at(str(out or f"runs/{run.name}-search"))
+    if dry:
+        print(run.dump(), end="")
+        print("\n".join(f"search.{key}: {dimension}" for key, dimension in space.items()))
+        return
+    with connected(dashboard=True):
+        from cineray.training.tune import Search, format_trials, search
+
+        found = search(
+            Search(run=run, space=space, search=how), store.url, on_trial=lambda t: print(format_trials([t]))
+        )
+    print(format_trials(found))
+    print(f"best: {store.path('best/run.yaml')}  (its run folder: {store.path('trials')}/{found[0].trial})")
+
+
 def evaluate(words: list[str]) -> None:
-    """Predict, score and draw a split of a run: ``eval RUN_DIR [split=test]``."""
+    """Predict, score and draw a split of a run: ``eval RUN_DIR [split=test] [beside=[RUN_DIR,…]]``.
+
+    ``beside`` names evaluated runs of the same kind with other amounts of data: the page shows score against minutes.
+    """
     from cineray.training.evaluate import evaluate as score
     from cineray.training.evaluate import format_table
     from cineray.training.predict import predict
     from cineray.training.report import report
 
-    run_dir, split = _first(words, "a run folder"), str(parse_overrides(words[1:]).get("split", "test"))
+    run_dir = _first(words, "a run folder")
+    settings = _settings(words, split="test", beside=())
+    split, beside = str(settings["split"]), settings["beside"]
     predict(run_dir, split)
     print(format_table(score(run_dir, split)))
-    print(report(run_dir, split))
+    print(report(run_dir, split, beside=[beside] if isinstance(beside, str) else list(beside)))
 
 
 def serve(words: list[str]) -> None:
@@ -60,34 +127,74 @@ def serve(words: list[str]) -> None:
     from cineray.serving.app import serve_run
     from cineray.serving.keys import find_key
 
-    settings = parse_overrides(words[1:])
-    host, port = str(settings.get("host", "127.0.0.1")), int(settings.get("port", 8000))
-    serve_run(_first(words, "a run folder"), key=find_key(None), host=host, port=port)
+    settings = _settings(words, port=8000, host="127.0.0.1")
+    run_dir = _first(words, "a run folder")
+    serve_run(run_dir, key=find_key(None), host=str(settings["host"]), port=int(settings["port"]))
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"ingest": ingest, "check": check, "eval": evaluate, "serve": serve}
+def demo(words: list[str]) -> None:
+    """The whole way on made data, a few minutes on two cores: ``demo [out=runs/demo]``."""
+    from cineray.cluster.demo import demonstrate
+
+    demonstrate(str(_settings(["", *words], out="runs/demo")["out"]))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "ingest": ingest,
+    "check": check,
+    "train": train,
+    "tune": tune,
+    "eval": evaluate,
+    "serve": serve,
+}
 
 
 def main() -> None:
     """Run one verb; an error meant for people is one sentence and exit code 2."""
-    lines = "\n".join(f"  {name:8} {verb.__doc__}" for name, verb in VERBS.items())
-    parser = argparse.ArgumentParser(prog="cineray", epilog=lines, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=sorted(VERBS))
-    parser.add_argument("words", nargs="*")
-    arguments = parser.parse_args()
+    verb, *words = sys.argv[1:] or ["--help"]
+    if verb in ("-h", "--help"):
+        print("cineray VERB WHAT [key=value …]\n")
+        print("\n".join(f"  {name:8}{_summary(found)}" for name, found in VERBS.items()))
+        return
+    if {"-h", "--help"} & set(words) and verb in VERBS:
+        print(inspect.getdoc(VERBS[verb]))
+        return
     try:
-        VERBS[arguments.verb](arguments.words)
+        if verb not in VERBS:
+            raise ConfigError(f"found verb '{verb}', expected one of {', '.join(VERBS)}")
+        VERBS[verb](words)
     except CinerayError as error:
-        sys.exit(_complain(error))
+        print(f"cineray: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("cineray: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
-def _first(words: list[str], what: str, known: object = None) -> str:
-    choices = f" ({', '.join(known)})" if isinstance(known, dict) else ""
-    if not words or (isinstance(known, dict) and words[0] not in known):
+def _summary(verb: Callable[[list[str]], None]) -> str:
+    return (inspect.getdoc(verb) or "").partition("\n")[0]
+
+
+def _first(words: list[str], what: str, known: Mapping[str, object] | None = None) -> str:
+    if not words or re.match(r"[\w.]+=", words[0]) or (known is not None and words[0] not in known):
+        choices = f" ({', '.join(known)})" if known else ""
         raise ConfigError(f"found '{words[0] if words else 'nothing'}', expected {what}{choices}")
     return words[0]
 
 
-def _complain(error: CinerayError) -> int:
-    print(f"cineray: {error}", file=sys.stderr)
-    return 2
+def _changes(words: list[str]) -> tuple[dict[str, Any], bool]:
+    """Overrides after the first word, and whether only to show what would be done."""
+    return parse_overrides([word for word in words[1:] if word != DRY_RUN]), DRY_RUN in words
+
+
+def _settings(words: list[str], **defaults: Any) -> dict[str, Any]:
+    """The verb's own settings after the first word."""
+    changes = parse_overrides(words[1:])
+    if unknown := [key for key in changes if key not in defaults]:
+        raise ConfigError(f"found setting '{unknown[0]}', expected one of {', '.join(defaults)}")
+    return defaults | changes
+
+
+if __name__ == "__main__":
+    main()

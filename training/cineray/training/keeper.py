@@ -41,6 +41,8 @@ class Keeper:
         """A line of ``metrics.jsonl``, from rank 0; steps taken again appear again."""
         if self._log is not None:
             self._log.append({"step": step, **metrics})
+            if "val/loss" in metrics:  # what a search compares must be there even if the run is stopped
+                self._log.flush()
 
     def save(self, manifest: Manifest, state: Iterator[tuple[str, Tensor]], normaliser: Mapping[str, Tensor]) -> None:
         """Copy the state to host memory and write it beside training; waits if the last one is still being written."""

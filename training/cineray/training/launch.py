@@ -43,7 +43,12 @@ HEALTH_CHECK_INTERVAL_S = "0.2"
 
 
 def launch(
-    run: Run, out: str, *, callbacks: Callbacks | None = None, listeners: Sequence[UserCallback] = ()
+    run: Run,
+    out: str,
+    *,
+    callbacks: Callbacks | None = None,
+    listeners: Sequence[UserCallback] = (),
+    cpu_share: float = 1.0,
 ) -> Trained:
     """Train on the connected Ray cluster into the run folder ``out``; from its newest checkpoint where it has one.
 
@@ -52,6 +57,7 @@ def launch(
         out: folder or ``s3://`` prefix that all nodes reach.
         callbacks: pickled to the workers and called there.
         listeners: told of each epoch's metrics, in Ray Train's controller.
+        cpu_share: part of the cluster's CPUs that the workers may count on; the rest is for runs beside this one.
 
     Raises:
         CinerayError: the settings do not suit the data (before anything starts), or a worker failed more often than
@@ -66,7 +72,7 @@ def launch(
     trainer = ray.train.torch.TorchTrainer(
         partial(_work, callbacks=callbacks or Callbacks()),
         train_loop_config={"run": run.dump(), "out": store.url},
-        scaling_config=_scaling(run),
+        scaling_config=_scaling(run, cpu_share),
         run_config=RunConfig(
             name=RAY_FOLDER,
             storage_path=store.url,
@@ -84,7 +90,7 @@ def launch(
     return Trained(Position.parse(found["position"]), found["metrics"])
 
 
-def _scaling(run: Run) -> ScalingConfig:
+def _scaling(run: Run, cpu_share: float) -> ScalingConfig:
     """One GPU a worker where the cluster has any; else its threads, or an equal part of too few CPUs."""
     have = ray.cluster_resources()
     if have.get("GPU"):
@@ -94,7 +100,7 @@ def _scaling(run: Run) -> ScalingConfig:
             )
         return ScalingConfig(num_workers=run.num_workers, use_gpu=True)
     # A worker group that does not fit would wait for ever, and silently.
-    cpus = min(run.strategy.threads_per_worker, int(100 * have["CPU"] / run.num_workers) / 100)
+    cpus = min(run.strategy.threads_per_worker, int(100 * have["CPU"] * cpu_share / run.num_workers) / 100)
     return ScalingConfig(num_workers=run.num_workers, resources_per_worker={"CPU": cpus})
 
 

@@ -98,9 +98,8 @@ def train(
         freeze_shared(model)
     engine = build_engine(run.strategy, model, run.optim, world, subject_of=subject_of, state=state)
     keeper = Keeper(store, world, run.fault.keep, manifest)
-    position = manifest.position if manifest else Position()
     references = references or feed.train.references
-    return _Training(run, world, feed, engine, keeper, references, callbacks, position).run_to_end()
+    return _Training(run, world, feed, engine, keeper, references, callbacks, manifest).run_to_end()
 
 
 class _Training:
@@ -115,11 +114,12 @@ class _Training:
         keeper: Keeper,
         references: References,
         callbacks: Callbacks,
-        position: Position,
+        resumed: Manifest | None,
     ) -> None:
         self.run, self.world, self.feed, self.engine, self.keeper = run, world, feed, engine, keeper
-        self.references, self.callbacks, self.position = references, callbacks, position
-        self.metrics: dict[str, float] = {}
+        self.references, self.callbacks = references, callbacks
+        self.position = resumed.position if resumed else Position()
+        self.metrics = dict(resumed.metrics) if resumed else {}
 
     def run_to_end(self) -> Trained:
         """All epochs that are left."""
