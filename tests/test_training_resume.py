@@ -1,4 +1,4 @@
-"""A data set that was published anew is noticed by everything that goes on from a checkpoint or a prediction."""
+"""What a run folder stands on: a data set published anew is noticed by every use of the run, and so is damage."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cineray.core.errors import ConfigError
+from cineray.core.errors import CinerayError, ConfigError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.ingest import ingest
@@ -17,8 +17,10 @@ from cineray.training.checkpoint import latest, read_manifest
 from cineray.training.evaluate import evaluate
 from cineray.training.feed import open_feed
 from cineray.training.launch import launch
+from cineray.training.ledger import read_ledger
 from cineray.training.loop import train
 from cineray.training.predict import predict, read_run
+from cineray.training.report import report
 from cineray.training.world import World
 from multiprocess import on_ranks
 from tiny_run import tiny_run
@@ -103,3 +105,33 @@ def _open_at_different_times(world, folder):
 def test_ranks_that_read_different_versions_are_told(tmp_path):
     with pytest.raises(AssertionError, match=r"ConfigError: .*fingerprint version-1, what rank 0 reads .* version-0"):
         on_ranks(2, _open_at_different_times, tmp_path)
+
+
+DAMAGES = {
+    "empty": lambda good: b"",
+    "cut": lambda good: good[: len(good) // 2],
+    "a flipped bit": lambda good: good[:120] + bytes([good[120] ^ 0x80]) + good[121:],
+}
+
+READS = {
+    "predictions/test.npz": lambda folder: evaluate(folder / "run"),
+    "evaluation/test.json": lambda folder: report(folder / "run"),
+    "ledger/00000000.jsonl": lambda folder: list(read_ledger(Store.at(folder / "run"), 4)),
+    "run.yaml": lambda folder: predict(folder / "run"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("key", READS)
+def test_a_damaged_file_of_a_run_is_one_sentence(trained, key, damage):
+    evaluate(trained / "run")
+    READS[key](trained)
+    path = trained / "run" / key
+    good = path.read_bytes()
+    path.write_bytes(DAMAGES[damage](good))
+    try:
+        with pytest.raises(CinerayError) as caught:
+            READS[key](trained)
+    finally:
+        path.write_bytes(good)
+    assert "\n" not in str(caught.value)

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cineray.core.errors import IntegrityError
+from cineray.core.records import read_records
 from cineray.core.storage import Store
 
 __all__ = ["Entry", "forget_from", "read_ledger", "segment_bytes", "segment_key"]
@@ -35,12 +37,22 @@ def segment_bytes(entries: list[Entry]) -> bytes:
 
 
 def read_ledger(store: Store, until_step: int) -> Iterator[Entry]:
-    """The committed history up to a checkpoint's step."""
+    """The committed history up to a checkpoint's step.
+
+    Raises:
+        IntegrityError: a step is missing, or a line is not an entry.
+    """
+    expected = 0
     for key in store.list("ledger/"):
-        for line in store.get(key).splitlines():
-            entry = Entry(**json.loads(line))
-            if entry.step < until_step:
-                yield entry
+        for record in read_records(store, key):
+            if expected == until_step:
+                return
+            if record.keys() != Entry.__annotations__.keys() or record["step"] != expected:
+                raise IntegrityError(f"{store.path(key)} is damaged: it does not tell of step {expected}; restore it")
+            yield Entry(**record)
+            expected += 1
+    if expected < until_step:
+        raise IntegrityError(f"{store.path('ledger')} tells of {expected} steps, expected {until_step}; restore it")
 
 
 def forget_from(store: Store, step: int) -> None:

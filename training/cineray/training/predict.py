@@ -5,6 +5,8 @@ that nothing is lost between a model and its score.
 """
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cineray.core.errors import ConfigError
+from cineray.core.errors import ConfigError, IntegrityError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.manifest import require_data
@@ -29,6 +31,9 @@ from cineray.training.run import Run
 __all__ = ["Predictions", "Restored", "predict", "predict_stream", "read_run", "restore"]
 
 SPLITS = ("train", "val", "test")
+
+DAMAGED = (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise over a file that was cut or changed (a changed flag asks for a password)."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,15 @@ class Predictions:
         return buffer.getvalue()
 
     @classmethod
-    def loads(cls, data: bytes) -> Self:
+    def loads(cls, data: bytes, origin: str) -> Self:
         """Read back what `dumps` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as found:
+                arrays = {name: found[name] for name in found.files}
+        except DAMAGED as error:
+            raise IntegrityError(
+                f"{origin} is damaged ({error}); predict this split again with `cineray eval`"
+            ) from None
         plain = {k: v for k, v in arrays.items() if "/" not in k and k not in ("step", "data")}
         predicted = {k.removeprefix("predicted/"): v for k, v in arrays.items() if k.startswith("predicted/")}
         scale = {k: (arrays[f"mean/{k}"], arrays[f"sd/{k}"]) for k in predicted if f"mean/{k}" in arrays}
@@ -79,7 +89,7 @@ class Predictions:
         """The predictions of a run folder."""
         if not store.exists(key := f"predictions/{split}.npz"):
             raise ConfigError(f"{store.url} holds no {key}; write it with `cineray eval {store.url} split={split}`")
-        return cls.loads(store.get(key))
+        return cls.loads(store.get(key), store.path(key))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from cineray.core.errors import ConfigError
+from cineray.core.errors import ConfigError, IntegrityError
 from cineray.core.records import read_records
 from cineray.core.storage import Store
 from cineray.training import plots
@@ -54,7 +54,10 @@ def report(run_dir: str | Path, split: str = "test", *, beside: Sequence[str | P
 def _evaluation(store: Store, split: str) -> dict[str, Any]:
     if not store.exists(key := f"evaluation/{split}.json"):
         raise ConfigError(f"{store.url} holds no {key}; write it with `cineray eval {store.url} split={split}`")
-    return json.loads(store.get(key))
+    try:
+        return json.loads(store.get(key))
+    except ValueError:
+        raise IntegrityError(f"{store.path(key)} is damaged; score this split again with `cineray eval`") from None
 
 
 def _pictures(found: dict[str, Any]) -> list[dict[str, str]]:
