@@ -40,10 +40,13 @@ def connected(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterat
             with _one_attempt():
                 ray.init(address=address, runtime_env={"py_modules": _checkout()}, **_QUIET)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        where = "a private Ray" if private else f"the Ray cluster at RAY_ADDRESS={address}"
+        where = "start a private Ray" if private else f"reach the Ray cluster at RAY_ADDRESS={address}"
+        advice = (
+            "`cineray doctor` says what is lacking" if private else "check the address, and its head with `ray status`"
+        )
         # Ray's messages go on for paragraphs, and end in a traceback.
         reason = shorten(str(error).partition("Traceback")[0], 300, placeholder=" …") or type(error).__name__
-        raise CinerayError(f"cannot reach {where} ({reason}); `cineray doctor` says what is wrong") from error
+        raise CinerayError(f"cannot {where} ({reason}); {advice}") from error
     try:
         yield
     finally:
