@@ -13,7 +13,7 @@ from cineray.training.report import report
 
 __all__ = ["write_page"]
 
-TITLES = {"adapted": "joins the shared model", "scratch": "alone", "ridge": "ridge, alone"}
+TITLES = {"adapted": "joins the shared model", "together": "with a crowd", "scratch": "alone", "ridge": "ridge, alone"}
 
 
 def write_page(path: Path, plan: Plan, found: Mapping[str, Any]) -> None:
@@ -27,8 +27,9 @@ def write_page(path: Path, plan: Plan, found: Mapping[str, Any]) -> None:
 
 def _curve(found: Mapping[str, Any]) -> str:
     """Top-1 of new subjects over minutes, one line a method."""
+    lines = {m: found["b"][m] | line for m, line in found["c"].items()}
     curves = {
-        title: [(float(m), line[name], *line[f"{name}_ci"]) for m, line in found["c"].items()]
+        title: [(float(m), line[name], *line[f"{name}_ci"]) for m, line in lines.items()]
         for name, title in TITLES.items()
     }
     return plots.accuracy_over_minutes(curves, "top-1 of 50", found["chance"])
@@ -44,7 +45,7 @@ def _report(plan: Plan) -> str:
 
 
 def _page(plan: Plan, found: Mapping[str, Any], picture: str) -> str:
-    a, known = found["a"], plan.num_subjects - plan.num_held_out
+    a = found["a"]
     seeds = ", ".join(map(str, found["seeds"]))
     return f"""# Known brains
 
@@ -52,8 +53,8 @@ def _page(plan: Plan, found: Mapping[str, Any], picture: str) -> str:
 brains and weights of its own ({found["seconds"]:.0f} s in this run, finished runs not counted).
 
 Films with known content and brains with a known code (source `synthetic`, TR 4 s, one scene a scan). Every subject
-watches {plan.minutes:g} minutes of films of their own; all of them then watch one test film of {plan.test_minutes:g}
-minutes, once. The score is the probability that the true scene is the best of 50 of its run (`{METRIC}`). **Chance is
+watches films of their own for training; all of them watch one test film of {plan.test_minutes:g} minutes, once. The
+score is the probability that the true scene is the best of 50 of its run (`{METRIC}`). **Chance is
 {found["chance"]:g}**; the shared model's predictions beside wrong scenes of their run score {found["null"]:.3f} (the
 null; below chance, for what such a prediction fits best is its own scene). The ceiling is
 `benchmarks/known_parameter_decoder.py`, which is told every parameter of the brain and learns nothing.
@@ -61,7 +62,7 @@ Intervals are 95 % and resample seeds, subjects and 20-s blocks of the film; dif
 All settings were chosen on data of other seeds; the shared model's checkpoint is chosen on a validation part of the
 training films, runs with few minutes hold nothing out and keep their last step. The test film is read once.
 
-## a. Enough data: {known} subjects, {plan.minutes:g} minutes of each
+## a. Enough data: {plan.num_known} subjects, {plan.minutes:g} minutes of each
 
 | | top-1 of 50 | 95 % interval | seed by seed |
 |---|---|---|---|
@@ -73,13 +74,13 @@ training films, runs with few minutes hold nothing out and keep their last step.
 Shared model minus .9 of the ceiling: 95 % interval {_span(a["above_share_ci"])}. Goal (at least .9 of the ceiling):
 {_verdict(a["met"])}.
 
-## b. Little data: {plan.num_subjects} subjects together, or each alone
+## b. Little data: {plan.num_crowd} subjects together, or each alone
 
-Scored on the last {plan.num_alone} subjects.
+Scored on the last {plan.num_new} of them, the subjects of (c).
 
-{_table("shared", "together", found["b"])}
+{_table("together", "together", found["b"])}
 
-## c. Somebody new: {plan.num_held_out} subjects who join the shared model of (a)
+## c. Somebody new: {plan.num_new} subjects who join the shared model of (a)
 
 The shared layers stay as they are; a read-in is trained on the subject's first minutes.
 

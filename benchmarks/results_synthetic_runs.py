@@ -43,13 +43,14 @@ class Plan(Config):
 
     out: str = "runs/results-synthetic"
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
-    num_subjects: int = 8
-    num_held_out: int = 2
-    """Subjects, the last ones, of whom the shared model sees nothing."""
-    num_alone: int = 4
-    """Subjects, the last ones, for whom a decoder is also trained on nobody else."""
-    minutes: float = 240.0
-    """Of film that each subject of the shared model watches."""
+    num_known: int = 4
+    """Subjects of the shared model ..."""
+    minutes: float = 480.0
+    """... and how long each of them watches."""
+    num_crowd: int = 16
+    """Subjects of whom there are but a few minutes, the known ones first."""
+    num_new: int = 2
+    """Of these, the last ones: they join the shared model, or have a decoder to themselves."""
     few: tuple[float, ...] = (1, 2, 5, 10, 20)
     """Minutes of each subject where data is scarce."""
     test_minutes: float = 10.0
@@ -64,30 +65,23 @@ class Seed:
 
     @property
     def source(self) -> SyntheticConfig:
-        """Everybody watches films of their own; only the test film is common."""
-        plan = self.plan
-        size = {"num_subjects": plan.num_subjects, "minutes": plan.minutes, "test_minutes": plan.test_minutes}
-        return SyntheticConfig(films="own", frame_px=16, frames=False, seed=self.seed, **size)
+        """Much of few subjects. Everybody watches films of their own; only the test film is common."""
+        return self._source(self.plan.num_known, self.plan.minutes)
+
+    @property
+    def crowd(self) -> SyntheticConfig:
+        """Little of many; whoever is in both has the same brain in both."""
+        return self._source(self.plan.num_crowd, max(self.plan.few))
 
     @property
     def known(self) -> list[str]:
         """Subjects of the shared model."""
-        return self.source.subjects[: -self.plan.num_held_out]
+        return self.source.subjects
 
     @property
     def new(self) -> list[str]:
-        """Subjects who join it."""
-        return self.source.subjects[-self.plan.num_held_out :]
-
-    @property
-    def alone(self) -> list[str]:
-        """Subjects who are also trained alone."""
-        return self.source.subjects[-self.plan.num_alone :]
-
-    @property
-    def data(self) -> str:
-        """Folder of the data set."""
-        return str(self._folder / f"data-{self.source.fingerprint()[:8]}")
+        """Subjects it knows nothing of."""
+        return self.crowd.subjects[-self.plan.num_new :]
 
     @property
     def _folder(self) -> Path:
@@ -101,9 +95,10 @@ class Seed:
         return str(self._folder / f"{run.name}{who}-{amount}-{run.fingerprint()[:8]}")
 
     def make_data(self) -> None:
-        """Ingest, unless it is there."""
-        if not Store.at(self.data).exists(MANIFEST_KEY):
-            ingest(self.source, self.data)
+        """Ingest what is not there."""
+        for source in (self.source, self.crowd):
+            if not Store.at(self.data(source)).exists(MANIFEST_KEY):
+                ingest(source, self.data(source))
 
     def ceiling(self) -> dict[str, float]:
         """Subject of the shared model -> top-1 of the decoder that knows the brain."""
@@ -112,36 +107,51 @@ class Seed:
             store.put(key, json.dumps(ceiling(self.source, self.known)).encode())
         return json.loads(store.get(key))
 
-    def shared(self, minutes: float | None = None) -> Run:
-        """The shared model; with few minutes of each it has everybody in it."""
-        subjects = self.known if minutes is None else self.source.subjects
-        return self._own(synthetic.shared(subjects=subjects, dataset=self.data, minutes=minutes))
+    def shared(self) -> Run:
+        """The shared model."""
+        return self._own(synthetic.shared(subjects=self.known, dataset=self.data(self.source)))
 
-    def ridge(self, minutes: float | None = None) -> Run:
-        """The baseline, for the same subjects."""
-        subjects = self.known if minutes is None else self.alone
-        return self._own(synthetic.ridge(subjects=subjects, dataset=self.data, minutes=minutes))
+    def ridge(self) -> Run:
+        """The baseline with as much data."""
+        return self._own(synthetic.ridge(subjects=self.known, dataset=self.data(self.source)))
+
+    def together(self, minutes: float) -> Run:
+        """A model shared by the crowd."""
+        return self._own(synthetic.shared(subjects=self.crowd.subjects, dataset=self.data(self.crowd), minutes=minutes))
 
     def scratch(self, subject: str, minutes: float) -> Run:
         """One subject, trained on nobody else."""
-        return self._own(synthetic.scratch(subject=subject, dataset=self.data, minutes=minutes))
+        return self._own(synthetic.scratch(subject=subject, dataset=self.data(self.crowd), minutes=minutes))
+
+    def ridge_alone(self, minutes: float) -> Run:
+        """The baseline with as little data."""
+        return self._own(synthetic.ridge(subjects=self.new, dataset=self.data(self.crowd), minutes=minutes))
 
     def adapt(self, subject: str, minutes: float) -> Run:
         """One subject who joins the finished shared model."""
-        return self._own(synthetic.adapt(from_=self.folder(self.shared()), subject=subject, minutes=minutes))
+        start = self.folder(self.shared())
+        return self._own(synthetic.adapt(from_=start, subject=subject, minutes=minutes, dataset=self.data(self.crowd)))
 
     def first_runs(self) -> Iterator[Run]:
         """What depends on no other run, the longest first."""
         yield self.shared()
-        for minutes in sorted(self.plan.few, reverse=True):
-            yield self.shared(minutes)
-            yield from (self.scratch(subject, minutes) for subject in self.alone)
-            yield self.ridge(minutes)
         yield self.ridge()
+        for minutes in sorted(self.plan.few, reverse=True):
+            yield self.together(minutes)
+            yield from (self.scratch(subject, minutes) for subject in self.new)
+            yield self.ridge_alone(minutes)
 
     def later_runs(self) -> Iterator[Run]:
         """What starts from the shared model."""
         yield from (self.adapt(subject, minutes) for minutes in self.plan.few for subject in self.new)
+
+    def data(self, source: SyntheticConfig) -> str:
+        """Folder of a data set."""
+        return str(self._folder / f"data-{source.fingerprint()[:8]}")
+
+    def _source(self, num_subjects: int, minutes: float) -> SyntheticConfig:
+        size = {"num_subjects": num_subjects, "minutes": minutes, "test_minutes": self.plan.test_minutes}
+        return SyntheticConfig(films="own", frame_px=16, frames=False, seed=self.seed, **size)
 
     def _own(self, run: Run) -> Run:
         return run.override({"seed": self.seed})

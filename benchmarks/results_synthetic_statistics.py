@@ -4,7 +4,7 @@ A seed has films and brains of its own. Each draw of the bootstrap takes seeds w
 subjects and blocks of clips (`cineray.training.bootstrap.draw`); two methods are compared under the same draws.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from benchmarks.results_synthetic_runs import Plan, Scored, Seed, scored
 from numpy.typing import NDArray
 
 from cineray.training.bootstrap import Interval, draw, interval, of_values
+from cineray.training.run import Run
 
 __all__ = ["CHANCE", "figures", "over_seeds"]
 
@@ -67,40 +68,34 @@ def _claim_a(seeds: Sequence[Seed], whole: Sequence[Scored], blocks: Sequence[tu
 
 
 def _claim_b(seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """A few minutes of everybody, together and each alone; scored on the subjects who are also trained alone."""
-    together = [scored(seed.folder(seed.shared(minutes))).of(seed.alone) for seed in seeds]
-    return _compared("shared", together, seeds, minutes, blocks, lambda seed: seed.alone)
+    """A few minutes of a whole crowd, or of each subject alone."""
+    together = [scored(seed.folder(seed.together(minutes))).of(seed.new) for seed in seeds]
+    return _compared("together", together, seeds, minutes, blocks)
 
 
 def _claim_c(seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """A few minutes of somebody new, joining the shared model or alone."""
-    joined = [np.concatenate([scored(seed.folder(seed.adapt(s, minutes))).values for s in seed.new]) for seed in seeds]
-    return _compared("adapted", joined, seeds, minutes, blocks, lambda seed: seed.new)
+    adapted = [_stacked(seed, [seed.adapt(s, minutes) for s in seed.new]) for seed in seeds]
+    return _compared("adapted", adapted, seeds, minutes, blocks)
 
 
 def _compared(
-    name: str,
-    ours: Sequence[Array],
-    seeds: Sequence[Seed],
-    minutes: float,
-    blocks: Sequence[tuple[str, int]],
-    who: Callable[[Seed], list[str]],
+    name: str, ours: Sequence[Array], seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]
 ) -> dict[str, Any]:
-    scratch = [
-        np.concatenate([scored(seed.folder(seed.scratch(s, minutes))).values for s in who(seed)]) for seed in seeds
-    ]
-    ridge = [scored(seed.folder(seed.ridge(minutes))).of(who(seed)) for seed in seeds]
-    found = {}
+    """Beside what has nothing but the same minutes of the same subjects."""
+    scratch = [_stacked(seed, [seed.scratch(s, minutes) for s in seed.new]) for seed in seeds]
+    ridge = [scored(seed.folder(seed.ridge_alone(minutes))).of(seed.new) for seed in seeds]
+    found: dict[str, Any] = {}
     for label, theirs in (("scratch", scratch), ("ridge", ridge)):
-        diff = over_seeds([a - b for a, b in zip(ours, theirs, strict=True)], blocks)
-        found[f"minus_{label}_ci"] = [diff.low, diff.high]
-    return {
-        **_line(name, ours, blocks),
-        **_line("scratch", scratch, blocks),
-        **_line("ridge", ridge, blocks),
-        **found,
-        "met": found["minus_scratch_ci"][0] > 0,
-    }
+        gain = over_seeds([a - b for a, b in zip(ours, theirs, strict=True)], blocks)
+        found |= {f"minus_{label}": gain.value, f"minus_{label}_ci": [gain.low, gain.high]}
+    lines = {**_line(name, ours, blocks), **_line("scratch", scratch, blocks), **_line("ridge", ridge, blocks)}
+    return {**lines, **found, "met": found["minus_scratch_ci"][0] > 0}
+
+
+def _stacked(seed: Seed, runs: Sequence[Run]) -> Array:
+    """(subjects, clips) of runs of one subject each."""
+    return np.concatenate([scored(seed.folder(run)).values for run in runs])
 
 
 def _line(name: str, values: Sequence[Array], blocks: Sequence[tuple[str, int]]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ def plan(tmp_path_factory):
     return Plan(
         out=str(tmp_path_factory.mktemp("results")),
         seeds=(7,),
-        num_subjects=3,
-        num_held_out=1,
-        num_alone=1,
+        num_known=2,
+        num_crowd=3,
+        num_new=1,
         minutes=20,
         few=(1, 2),
         test_minutes=4,
@@ -36,7 +36,7 @@ def test_the_line_holds_every_figure(found):
     line = json.loads(json.dumps(found, allow_nan=False))
     assert {"chance", "null", "a", "b", "c", "seeds", "seconds"} == line.keys()
     assert {"shared", "shared_ci", "ridge", "ceiling", "share_of_ceiling", "above_share_ci", "met"} <= line["a"].keys()
-    for claim, name in (("b", "shared"), ("c", "adapted")):
+    for claim, name in (("b", "together"), ("c", "adapted")):
         assert list(line[claim]) == ["1", "2"]
         for row in line[claim].values():
             assert {name, "scratch", "ridge", "minus_scratch_ci", "minus_ridge_ci", "met"} <= row.keys()
@@ -72,8 +72,8 @@ def test_the_page_holds_the_tables_and_the_curve(plan, found, tmp_path):
 
 def test_other_settings_never_meet_old_results(plan):
     seed, other = Seed(plan, 7), Seed(plan.override({"minutes": 21}), 7)
-    assert seed.data != other.data
-    assert seed.folder(seed.shared(1)) != other.folder(other.shared(1))
+    assert seed.data(seed.source) != other.data(other.source)
+    assert seed.folder(seed.shared()) != other.folder(other.shared())
 
 
 def test_the_interval_of_independent_seeds_is_that_of_their_mean():
@@ -92,6 +92,14 @@ def test_the_interval_covers_what_varies_inside_one_seed():
     clips = rng.standard_normal((1, 400))
     found = over_seeds([clips], [("run", block) for block in range(400)], num=4000)
     assert found.high - found.low == pytest.approx(2 * 1.96 * clips.std() / 20, rel=0.08)
+
+
+def test_whoever_is_in_both_data_sets_has_the_same_brain_and_films(plan, found):
+    seed = Seed(plan, 7)
+    long, short = (source.film("train-sub-02") for source in (seed.source, seed.crowd))
+    np.testing.assert_array_equal(long.start[: len(short)], short.start)
+    brains = [source.brain("sub-02") for source in (seed.source, seed.crowd)]
+    np.testing.assert_array_equal(brains[0].mixture, brains[1].mixture)
 
 
 def test_a_run_is_scored_on_every_scene_of_the_test_film(plan, found):

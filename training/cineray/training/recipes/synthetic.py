@@ -27,10 +27,10 @@ WINDOW = Window(first=-1, last=4)
 """Scans of 4 s: the response to a scene peaks in the second after its onset; the one before tells what earlier scenes
 still add."""
 DECODER = SharedConfig(read_in="scan", dim=48, expansion=4, dropout=0.3, embedding_dim=0)
-LOSSES = (MSEConfig(), InfoNCEConfig(weight=3.0, temperature=0.1))
+LOSSES = (MSEConfig(), InfoNCEConfig(weight=3.0, temperature=0.07))
 ONE_SCAN = EvaluationConfig(clip_s=4.0)
 """A scene lasts one scan."""
-FEW = OptimConfig(lr=2e-3, epochs=60, batch_size=16)
+FEW = OptimConfig(lr=2e-3, epochs=40, batch_size=16)
 """For one subject with minutes of data."""
 
 
@@ -60,7 +60,7 @@ def shared(*, subjects: Sequence[str], dataset: str = OWN, minutes: float | None
     """
     optim = OptimConfig(lr=2e-3, epochs=15, batch_size=256)
     if minutes is not None:
-        optim = optim.override({"epochs": 60, "batch_size": 64})
+        optim = optim.override({"epochs": 40, "batch_size": 64})
     return _run("shared", DECODER, optim, dataset, subjects, minutes)
 
 
