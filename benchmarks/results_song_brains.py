@@ -52,7 +52,7 @@ def alignment(
     ours, tr_s = found.pop(test), song.dataset.tr_s
     return {
         "train": train,
-        "space": "whitened group response in parcel space, 'cineray.training.protocols.matched_space'",
+        "space": "whitened response of the group of others, in parcels",
         "chosen": chosen.model_dump(),
         **dict(_figures("", ours, tr_s)),
         **dict(_figures("srm_", srm, tr_s)),
