@@ -66,6 +66,15 @@ def test_packages(fake_package, tmp_path, monkeypatch):
     wrong(checks.check_package("numpy", None), "cannot be imported (OSError: libcudart.so.13: cannot open shared")
 
 
+def test_importing_says_nothing_on_the_standard_output(tmp_path, monkeypatch, capsys):
+    """One line of JSON is one line, whatever a package has to say."""
+    (tmp_path / "chatty.py").write_text("print('hello')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(checks.PACKAGES, "numpy", "chatty")
+    assert checks.check_package("numpy", None).ok
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_a_build_for_another_device_is_the_tested_version(fake_package):
     fake_package("numpy", "2.4.6+cpu")
     assert checks.check_package("numpy", "2.4.6").ok

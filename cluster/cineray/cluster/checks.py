@@ -2,9 +2,10 @@
 
 import platform
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -90,7 +91,8 @@ def check_package(name: str, tested: str | None) -> Finding:
     except metadata.PackageNotFoundError:
         return Finding(name, False, "not installed", install)
     try:
-        import_module(PACKAGES[name])
+        with redirect_stdout(sys.stderr):  # some say things as they are imported
+            import_module(PACKAGES[name])
     except Exception as error:  # a broken binary raises whatever it likes; all of it is told
         reason = shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
         return Finding(name, False, f"{version}, cannot be imported ({reason})", f"{install} --force-reinstall")
