@@ -1,5 +1,7 @@
 """Gathered rows against numpy, and damage against silence."""
 
+import gc
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -184,3 +186,17 @@ def test_index_memory_is_per_row_group(tmp_path):
         tracemalloc.stop()
         assert len(reader.gather(np.arange(num_rows))) == num_rows
     assert sizes[1] - sizes[0] < 40 * 1024
+
+
+def test_no_parsed_footer_stays_in_memory(small):
+    """Pyarrow's form of it takes a kilobyte a page, and its schema keeps it until the garbage collector comes by."""
+    path, info, _ = small
+    gc.collect()
+    gc.disable()
+    try:
+        index = PageIndex(ObjectBytes(info, path, None))
+        index.table(["film"])
+        assert index.width("x") == 40
+        assert not [thing for thing in gc.get_objects() if type(thing) is pq.FileMetaData]
+    finally:
+        gc.enable()

@@ -1,7 +1,7 @@
 """Rows of fixed-length columns straight out of the page bytes: no decoding, no copy but the last.
 
-What is kept is O(row groups): where each group's page begins, and whether it was checked. Row ``r`` of a group lies at
-``base + r * width``. A page's CRC is verified the first time the page is touched, before any row leaves it.
+What is kept is O(row groups): where each page begins, how long it is and whether it was checked. Row ``r`` of a group
+lies at ``base + r * width``. A page's CRC is verified the first time it is touched, before any row leaves it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ __all__ = ["Access", "ColumnReader", "PageIndex", "Places"]
 Access = Literal["mmap", "pread"]
 """``mmap`` copies rows out of a long-lived mapping; ``pread`` asks the system for each, and holds no pages."""
 
-WIDTHS = {"INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8}
+WIDTHS = {pa.int32(): 4, pa.float32(): 4, pa.int64(): 8, pa.float64(): 8}
 
 LOOP_BYTES = 16_384
 """From this row width on, copying row by row is faster than one fancy index into a fresh array (measured: 0.91
@@ -36,24 +36,31 @@ YIELD_BYTES = 65_536
 
 
 class PageIndex:
-    """Where the pages of one object lie, from its verified footer."""
+    """Where the pages of one object lie, from its verified footer; of that, two numbers a page are kept."""
 
     def __init__(self, source: ObjectBytes) -> None:
         info = self.info = source.info
         self.source = source
-        footer = source.region(info.num_bytes - info.footer_bytes, info.footer_bytes, self._check_footer)
-        self.meta = pq.read_metadata(pa.BufferReader(footer))
-        self.schema: pa.Schema = self.meta.schema.to_arrow_schema()
-        self.group_rows = [self.meta.row_group(g).num_rows for g in range(self.meta.num_row_groups)]
-        self._number = {name: i for i, name in enumerate(self.meta.schema.names)}
-        if self.meta.num_rows != info.num_rows:
-            raise IntegrityError(f"{info.key} has {self.meta.num_rows} rows, the manifest says {info.num_rows}")
+        # Never `metadata.schema`: the two refer to each other, and the footer (a kilobyte a page) would stay in memory.
+        with pq.ParquetFile(pa.BufferReader(self._footer())) as file:
+            metadata, self.schema = file.metadata, file.schema_arrow
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        self.group_rows = [group.num_rows for group in groups]
+        chunks = [[group.column(number) for number in range(metadata.num_columns)] for group in groups]
+        self._pages = np.array(
+            [[(c.data_page_offset, c.total_compressed_size) for c in row] for row in chunks], np.int64
+        )
+        """(row groups, columns, 2): first byte and length of each page."""
+        self._number = {name: number for number, name in enumerate(self.schema.names)}
+        if metadata.num_rows != info.num_rows:
+            raise IntegrityError(f"{info.key} has {metadata.num_rows} rows, the manifest says {info.num_rows}")
 
     def width(self, name: str) -> int:
         """Bytes of one value of a required fixed-length column."""
-        column = self.meta.schema.column(self._find(name))
-        width = column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else WIDTHS.get(column.physical_type)
-        if column.max_definition_level or column.max_repetition_level or not width:
+        field = self.schema.field(self._find(name))
+        kind = field.type
+        width = kind.byte_width if pa.types.is_fixed_size_binary(kind) else WIDTHS.get(kind)
+        if field.nullable or not width:
             raise DataError(
                 f"column '{name}' of {self.info.key} is not a required fixed-length one; read it by pyarrow"
             )
@@ -61,16 +68,16 @@ class PageIndex:
 
     def page(self, name: str, group: int) -> int:
         """Check one page (fetching it if need be) and say at which byte its values begin."""
-        chunk = self.meta.row_group(group).column(self._find(name))
+        first, num_bytes = self._pages[group, self._find(name)].tolist()
         expected = self.info.crc32(name, group)
         where = f"column '{name}', row group {group} of {self.info.key}"
-        payload = chunk.data_page_offset
+        payload = first
 
         def check(view: memoryview) -> None:
             nonlocal payload
-            payload = chunk.data_page_offset + _checked_page(view, expected, chunk.num_values, where)
+            payload = first + _checked_page(view, expected, self.group_rows[group], where)
 
-        self.source.region(chunk.data_page_offset, chunk.total_compressed_size, check)
+        self.source.region(first, num_bytes, check)
         return payload
 
     def table(self, columns: Sequence[str]) -> pa.Table:
@@ -78,13 +85,18 @@ class PageIndex:
         for name in columns:
             for group in range(len(self.group_rows)):
                 self.page(name, group)
+        metadata = pq.read_metadata(pa.BufferReader(self._footer()))
         try:
-            with pq.ParquetFile(self.source.path, metadata=self.meta, page_checksum_verification=True) as file:
+            with pq.ParquetFile(self.source.path, metadata=metadata, page_checksum_verification=True) as file:
                 return file.read(columns=list(columns), use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise IntegrityError(
                 f"{self.info.key} cannot be decoded ({str(error).splitlines()[0]}); restore it or ingest again"
             ) from None
+
+    def _footer(self) -> memoryview:
+        start = self.info.num_bytes - self.info.footer_bytes
+        return self.source.region(start, self.info.footer_bytes, self._check_footer)
 
     def _find(self, name: str) -> int:
         if name not in self._number:
