@@ -31,7 +31,7 @@ D16_STIMULI = 256
 D16_REPEATS = 3
 M1_FACTOR = 8
 SETTLE_S = 1.0
-"""Before each first batch: nobody pays for putting the other's execution away."""
+"""Before each measurement beside Ray Data: nobody pays for putting the other's execution away."""
 REFERENCE_EPOCHS = 4000
 """Epochs of the reference stream of D5: more than its samples can use up."""
 
@@ -152,14 +152,17 @@ def _first_batch(bench: Bench) -> None:
 def _byte_pump(bench: Bench) -> None:
     bench.verify(on_ray.read_parquet(bench.one_table))
     files, steady, whole = on_ray.more_files(bench.one_table), Ratio(), Ratio()
+    peers = (
+        (steady, lambda: on_ray.steady_cost(files, bench.num_rows)),
+        (whole, lambda: on_ray.read_parquet(bench.one_table).cost(1)),
+    )
     for _ in range(PAIRS):
+        time.sleep(SETTLE_S)
         ours = bench.ours.cost(8)
-        for ratio, theirs in (
-            (steady, on_ray.steady_cost(files, bench.num_rows)),
-            (whole, on_ray.read_parquet(bench.one_table).cost(1)),
-        ):
+        for ratio, theirs in peers:
+            time.sleep(SETTLE_S)
             ratio.ours.append(ours)
-            ratio.theirs.append(theirs)
+            ratio.theirs.append(theirs())
             ratio.loads.append(os.getloadavg()[0])
     bench.add(Line.of_ratio("perf.D4", "Ray Data iter_torch_batches, steady state", steady))
     bench.add(Line.of_ratio("D4_whole_epoch", "the same, one epoch with its start", whole))
