@@ -109,9 +109,11 @@ def _claim(what: Search, store: Store) -> None:
 def _tuner(what: Search, store: Store, on_trial: Callable[[TrialResult], None]) -> tune.Tuner:
     share = WORKERS_SHARE / what.search.max_concurrent
     trainable = tune.with_resources(partial(_trial, run=what.run, out=store.url, share=share), {"CPU": DRIVER_CPUS})
-    path = store.path(RAY_FOLDER)
-    if tune.Tuner.can_restore(path):
+    if store.list(f"{RAY_FOLDER}/experiment_state-"):
+        path = store.path(RAY_FOLDER)
         return tune.Tuner.restore(path, trainable=trainable, resume_unfinished=True, restart_errored=True)
+    for key in store.list(f"{RAY_FOLDER}/"):  # of a driver that died before it had started anything
+        store.delete(key)
     how = what.search
     return tune.Tuner(
         trainable,

@@ -55,7 +55,10 @@ class Recording:
 class Source(Protocol):
     """Settings that can be read: each member of the union in ``sources/__init__`` has these."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The source's name in the registry."""
+        ...
 
     def targets(self) -> dict[str, TensorSpec]:
         """The target columns of the stimulus table."""
