@@ -79,8 +79,8 @@ def results(folder: Path, pairs: list[tuple[str, str]], people: tuple[str, ...])
             for protocol in ("A", "B"):
                 found["null"][protocol][test] = found[protocol][test].pop("null")
         if runs.sequences:
-            own = Song.ingest(folder, Path(scratch) / "sequences", runs.sequences[:1], people)
-            found["C"] = sequences(own, runs.sequences[0], say)
+            own = Song.ingest(folder, Path(scratch) / "sequences", runs.sequences[:1], ())
+            found["C"] = sequences(own, runs.sequences[0], people, say)
     return found | {"seconds": time.perf_counter() - started}
 
 

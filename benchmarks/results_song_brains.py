@@ -80,9 +80,12 @@ def choose_space(film: Rows, window: int) -> MatchedSpace:
     return chosen
 
 
-def sequences(song: Song, run: str, say: Any) -> dict[str, Any]:
+def sequences(song: Song, run: str, people: tuple[str, ...], say: Any) -> dict[str, Any] | None:
     """Share of people whose own sequence comes first, and the same after training on wrong pairs."""
-    subjects = song.subjects(run)
+    subjects = tuple(s for s in song.subjects(run) if not people or s in people)
+    if len(subjects) < 3:
+        say(f"{run}: left out, {len(subjects)} of the people have it and one held out needs at least two others")
+        return None
     brains, labels = song.brains(run, subjects), song.labels(run, subjects)
     say(f"{run}: own sequences")
     own = np.array(list(own_sequence_ranks(brains, labels).values()))
