@@ -13,7 +13,12 @@ from cineray.training.report import report
 
 __all__ = ["write_page"]
 
-TITLES = {"adapted": "joins the shared model", "together": "with a crowd", "scratch": "alone", "ridge": "ridge, alone"}
+LINES = {
+    "adapted": ("c", "joins the shared model"),
+    "together": ("b", "with a crowd"),
+    "scratch": ("c", "alone"),
+    "ridge": ("c", "ridge, alone"),
+}
 
 
 def write_page(path: Path, plan: Plan, found: Mapping[str, Any]) -> None:
@@ -27,10 +32,9 @@ def write_page(path: Path, plan: Plan, found: Mapping[str, Any]) -> None:
 
 def _curve(found: Mapping[str, Any]) -> str:
     """Top-1 of new subjects over minutes, one line a method."""
-    lines = {m: found["b"][m] | line for m, line in found["c"].items()}
     curves = {
-        title: [(float(m), line[name], *line[f"{name}_ci"]) for m, line in lines.items()]
-        for name, title in TITLES.items()
+        title: [(float(m), line[name], *line[f"{name}_ci"]) for m, line in found[claim].items()]
+        for name, (claim, title) in LINES.items()
     }
     return plots.accuracy_over_minutes(curves, "top-1 of 50", found["chance"])
 

@@ -53,6 +53,8 @@ class Plan(Config):
     """Of these, the last ones: they join the shared model, or have a decoder to themselves."""
     few: tuple[float, ...] = (1, 2, 5, 10, 20)
     """Minutes of each subject where data is scarce."""
+    most_together: float = 10.0
+    """The most of these minutes for which the crowd trains together."""
     test_minutes: float = 10.0
 
 
@@ -137,7 +139,8 @@ class Seed:
         yield self.shared()
         yield self.ridge()
         for minutes in sorted(self.plan.few, reverse=True):
-            yield self.together(minutes)
+            if minutes <= self.plan.most_together:
+                yield self.together(minutes)
             yield from (self.scratch(subject, minutes) for subject in self.new)
             yield self.ridge_alone(minutes)
 

@@ -77,7 +77,7 @@ def ridge(*, subjects: Sequence[str], dataset: str = OWN, minutes: float | None 
 
     ``cineray train synthetic:ridge subjects=[sub-07,sub-08] minutes=10``
     """
-    penalties = RidgeConfig(penalties=(1e1, 1e2, 1e3, 3e3, 1e4, 3e4, 1e5, 1e6))
+    penalties = RidgeConfig(penalties=(3e2, 3e3, 3e4))
     return _run("ridge", penalties, OptimConfig(epochs=0), dataset, subjects, minutes)
 
 
