@@ -85,7 +85,7 @@ def poor_readmes(sources: Sources) -> Iterator[str]:
 
 def misnamed_tests(sources: Sources) -> Iterator[str]:
     """Tests lie flat and are called after a root (or after what is neither): ``test_<root>_<module>``."""
-    named = re.compile(rf"tests/test_({'|'.join((*ROOTS, 'benchmarks', 'docs'))})_\w+\.py")
+    named = re.compile(rf"tests/test_({'|'.join((*ROOTS, 'benchmarks', 'docs', 'results'))})_\w+\.py")
     for path in sources:
         stem, nested = Path(path).stem, path.count("/") > 1
         right = named.fullmatch(path) or (stem in WHOLE and not nested)

@@ -16,10 +16,11 @@ from cineray.datasets.normaliser import Moments, Normaliser
 from cineray.datasets.order import Schedule
 from cineray.datasets.plan import Plan, Planner
 from cineray.datasets.prefetch import prefetched
+from cineray.datasets.schema import TensorSpec
 from cineray.datasets.staging import Staging
 from cineray.datasets.view import ViewConfig
 
-__all__ = ["Staged", "Stream", "Trials"]
+__all__ = ["Staged", "Stream", "Trials", "specs_of"]
 
 PREFETCH_STEPS = 2
 """Batches ready or in work besides the one in use: one hides the gather, the second evens out slow ones."""
@@ -58,15 +59,12 @@ class Stream:
         normaliser: Normaliser | None,
         device: torch.device | str = "cpu",
     ) -> None:
-        specs = dataset.target_specs
-        if missing := [name for name in view.targets if name not in specs]:
-            raise ConfigError(f"the view asks for target '{missing[0]}', the data set has {', '.join(specs)}")
+        self.target_specs = specs_of(dataset, view)
         self.dataset, self.examples, self.view = dataset, examples, view
         self.schedule = Schedule(seed, len(examples), batch_size)
         self.device = torch.device(device)
         self.normaliser = normaliser.to(self.device) if normaliser is not None else None
         self.voxels = {subject: dataset.num_voxels[subject] for subject in examples.subjects}
-        self.target_specs = {name: specs[name] for name in view.targets}
         self._planner = Planner(dataset, examples, view.window, view.targets)
 
     @property
@@ -168,6 +166,14 @@ class Trials:
             run[part] = torch.from_numpy(stream.examples.run_index(batch.example.cpu().numpy())).to(stream.device)
             at += len(batch)
         return Trial(subject, brain, targets, stimulus_row, run)
+
+
+def specs_of(dataset: Dataset, view: ViewConfig) -> dict[str, TensorSpec]:
+    """What the view's targets are; a `ConfigError` names those there are if one is missing."""
+    specs = dataset.target_specs
+    if missing := [name for name in view.targets if name not in specs]:
+        raise ConfigError(f"the view asks for target '{missing[0]}', the data set has {', '.join(specs)}")
+    return {name: specs[name] for name in view.targets}
 
 
 def _scaled(x: Tensor, moments: Moments | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from cineray.datasets.examples import Examples
 from cineray.datasets.normaliser import Normaliser
 from cineray.datasets.order import Schedule
-from cineray.datasets.stream import Stream
+from cineray.datasets.stream import Stream, specs_of
 from cineray.training.adapt import with_targets_of
 from cineray.training.models.base import Sizes
 
@@ -74,4 +74,5 @@ def _open(run: "Run") -> "tuple[Dataset, Split]":
     from cineray.datasets.split import make_split
 
     dataset = Dataset.open(run.view.dataset)
+    specs_of(dataset, run.view)  # before anything is read, and before workers are started
     return dataset, make_split(dataset, run.view.split, run.view.subjects or dataset.subjects)

@@ -64,3 +64,13 @@ class Run(Config):
                 f"set strategy.name to ddp, fsdp2 or zero0 to zero3"
             )
         return self
+
+    @model_validator(mode="after")
+    def _aimed(self) -> "Run":
+        for number, loss in enumerate(self.losses):
+            if loss.target not in self.view.targets:
+                raise ConfigError(
+                    f"loss '{loss.name}' is on target '{loss.target}', the view has {', '.join(self.view.targets)}; "
+                    f"set losses.{number}.target or view.targets"
+                )
+        return self

@@ -55,8 +55,9 @@ class ArraysConfig(Config):
         for line, row in enumerate(rows, start=2):
             if empty := [name for name in needed if name not in row]:
                 raise DataError(f"{path.name}, line {line}, column '{empty[0]}' is empty")
-        if unknown := sorted(set(self.subjects) - {row["subject"] for row in rows}):
-            raise DataError(f"there is no subject '{unknown[0]}' in {path}")
+        known = dict.fromkeys(row["subject"] for row in rows)
+        if unknown := sorted(set(self.subjects) - set(known)):
+            raise DataError(f"there is no subject '{unknown[0]}' in {path}; it lists {', '.join(known)}")
         rows = [row for row in rows if not self.subjects or row["subject"] in self.subjects]
         if not rows:
             raise DataError(f"{path} lists no run; write one row a run")
