@@ -4,6 +4,7 @@ Each fault is met by a new location and by one that holds an older data set, whi
 each format have tests of their own beside its source; requests over HTTP in `test_serving_api` and `_arrays`.
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,13 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cineray.cluster.cli import main
-from cineray.core.config import parse_overrides
 from cineray.core.errors import CinerayError
 from cineray.core.storage import Store
 from cineray.datasets.ingest import ingest
 from cineray.datasets.manifest import Manifest
 from cineray.datasets.sources.arrays import ArraysConfig
-from cineray.datasets.sources.synthetic import SyntheticConfig
 from cineray.training.checkpoint import latest, read_manifest, read_tensors
 from cineray.training.feed import open_feed
 from cineray.training.loop import train
@@ -238,10 +237,13 @@ def test_a_full_disk_under_a_run_leaves_whole_checkpoints(trained, small_disk):
     assert done.position.epoch == 9
 
 
-def test_a_full_disk_under_the_cache(small_disk, s3_url, complaint, monkeypatch):
+def test_a_full_disk_under_the_cache(small_disk, s3_url):
     """Reading a hole of a file on a full tmpfs through a map would kill the process."""
-    source = SyntheticConfig.parse(parse_overrides(BIG))
-    ingest(source, s3_url)
+    ingest(SMALL, s3_url)
+    with contextlib.suppress(OSError), open(small_disk / "filler", "wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+    assert os.statvfs(small_disk).f_bavail == 0
     code = (
         "import sys, numpy as np; from cineray.datasets.dataset import Dataset; from cineray.core.errors import *\n"
         "dataset = Dataset.open(sys.argv[1], sys.argv[2])\n"
