@@ -223,7 +223,7 @@ class ColumnReader:
             if len(numbers) == 1:
                 target[:] = starts[offsets]
                 return
-            mine = objects == number
+            mine = np.flatnonzero(objects == number)
             target[mine] = starts[offsets[mine]]
 
     def _read_rows(self, objects: NDArray[Any], offsets: NDArray[np.int64], out: NDArray[np.uint8]) -> None:

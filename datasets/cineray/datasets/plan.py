@@ -53,7 +53,7 @@ class Planner:
         rest, num_steps = iter(references), 1
         while chunk := list(islice(rest, num_steps)):
             yield from self._together(chunk, rank, size)
-            num_steps = min(4 * num_steps, max(1, MAX_ROWS // max(1, len(chunk[0]))))
+            num_steps = max(1, MAX_ROWS // max(1, len(chunk[0])))
 
     def _together(self, chunk: list[NDArray[np.int64]], rank: int, size: int) -> list[Plan]:
         parts = [rank_slice(reference, rank, size) for reference in chunk]
