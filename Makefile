@@ -1,4 +1,4 @@
-# `make test` does all the set-up on a fresh machine.
+# `make demo` and `make test` do all the set-up on a fresh machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,9 @@ export CINERAY_DATA ?= $(abspath ../shared/data)
 export RAY_USAGE_STATS_ENABLED = 0
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: install test check results-song results-synthetic bench-stream
+DEMO ?= runs/demo
+
+.PHONY: install demo test check results-song results-synthetic bench-stream
 
 install: $(VENV)/.installed
 
@@ -15,6 +17,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+demo: install
+	$(BIN)/cineray demo out=$(DEMO)
 
 test: install
 	$(BIN)/python -m pytest

@@ -139,6 +139,22 @@ def demo(words: list[str]) -> None:
     demonstrate(str(_settings(["", *words], out="runs/demo")["out"]))
 
 
+def doctor(words: list[str]) -> None:
+    """Examine this machine: ``doctor [where=FOLDER|s3://…] [dataset=URL] [ray=true] [json=false]``."""
+    from cineray.cluster.doctor import as_json, healthy, show
+    from cineray.cluster.doctor import doctor as examine
+    from cineray.core.records import progress
+
+    settings = _settings(["", *words], where=None, dataset=None, ray=True, json=False)
+    findings = examine(settings["where"], settings["dataset"], bool(settings["ray"]), progress=progress)
+    if settings["json"]:
+        print(as_json(findings))
+    else:
+        show(findings)
+    if not healthy(findings):
+        raise SystemExit(1)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "ingest": ingest,
@@ -147,6 +163,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "tune": tune,
     "eval": evaluate,
     "serve": serve,
+    "doctor": doctor,
 }
 
 
