@@ -48,8 +48,7 @@ def _report(plan: Plan) -> str:
     return report(joined[-1], beside=[*joined[:-1], *alone])
 
 
-def _page(plan: Plan, found: Mapping[str, Any], picture: str) -> str:
-    a = found["a"]
+def _preface(plan: Plan, found: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, found["seeds"]))
     return f"""# Known brains
 
@@ -65,7 +64,12 @@ null; below chance, for what such a prediction fits best is its own scene). The 
 Intervals are 95 % and resample seeds, subjects and 20-s blocks of the film; differences are paired.
 All settings were chosen on data of other seeds; the shared model's checkpoint is chosen on a validation part of the
 training films, runs with few minutes hold nothing out and keep their last step. The test film is read once.
+"""
 
+
+def _page(plan: Plan, found: Mapping[str, Any], picture: str) -> str:
+    a = found["a"]
+    return f"""{_preface(plan, found)}
 ## a. Enough data: {plan.num_known} subjects, {plan.minutes:g} minutes of each
 
 | | top-1 of 50 | 95 % interval | seed by seed |

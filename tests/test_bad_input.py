@@ -172,6 +172,12 @@ def test_a_run_over_what_is_not_there_does_not_begin(trained, tmp_path, complain
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("port", ["many", "0", "70000"])
+def test_a_port_that_cannot_be(trained, complaint, monkeypatch, port):
+    monkeypatch.setenv("CINERAY_API_KEY", "k" * 20)
+    assert f"found port '{port}'" in complaint("serve", trained / "run", f"port={port}")
+
+
 # --- a store that refuses ------------------------------------------------------------------------------------------
 
 

@@ -128,8 +128,10 @@ def serve(words: list[str]) -> None:
     from cineray.serving.keys import find_key
 
     settings = _settings(words, port=8000, host="127.0.0.1")
-    run_dir = _first(words, "a run folder")
-    serve_run(run_dir, key=find_key(None), host=str(settings["host"]), port=int(settings["port"]))
+    run_dir, port = _first(words, "a run folder"), settings["port"]
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise ConfigError(f"found port '{port}', expected a number from 1 to 65535")
+    serve_run(run_dir, key=find_key(None), host=str(settings["host"]), port=port)
 
 
 def demo(words: list[str]) -> None:
