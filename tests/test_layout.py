@@ -75,10 +75,10 @@ def undocumented(sources: Sources) -> Iterator[str]:
 
 
 def poor_readmes(sources: Sources) -> Iterator[str]:
-    """A README opens with one paragraph of one sentence, then one command."""
-    pattern = re.compile(r"[^\n]+[.:]\n\n```bash\n[^\n]+\n```\n")
+    """A README opens with one paragraph of one sentence, then one command; the first page has two."""
     for path in ("README.md", *(f"{root}/README.md" for root in ROOTS)):
-        opening = pattern.match(sources.get(path, ""))
+        num = 2 if path == "README.md" else 1
+        opening = re.match(rf"[^\n]+[.:]\n\n```bash\n([^\n]+\n){{{num}}}```\n", sources.get(path, ""))
         if not opening or ". " in opening.group().split("\n")[0]:
             yield path
 

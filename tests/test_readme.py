@@ -25,10 +25,13 @@ BLOCKS = [
         re.findall(r"^```(bash|python)\n(.*?)^```", (REPOSITORY / page).read_text(encoding="utf-8"), re.DOTALL | re.M)
     )
 ]
-TINY = {"ingest": ["minutes=1", "test_minutes=1", "run_minutes=0.5", "tr_s=2", "frame_px=8", "voxels=[20,30]"]}
-"""What makes a verb quick; a later word counts."""
-RUN = ("ingest", "check")
-"""Verbs that are run; the others must exist."""
+QUICK = {
+    "ingest": ["minutes=1", "test_minutes=1", "run_minutes=0.5", "tr_s=2", "frame_px=8", "voxels=[20,30]"],
+    "check": [],
+    "train": ["--dry-run"],
+    "tune": ["--dry-run"],
+}
+"""Verbs that are run, with what makes them quick (a later word counts); the others must exist."""
 
 
 def commands(text):
@@ -47,8 +50,8 @@ def run_cineray(words, monkeypatch):
         return
     verb = words[0]
     assert verb in VERBS, f"cineray has no verb '{verb}', it has {', '.join(VERBS)}"
-    if verb in RUN:
-        monkeypatch.setattr(sys, "argv", ["cineray", *words, *TINY.get(verb, ())])
+    if verb in QUICK:
+        monkeypatch.setattr(sys, "argv", ["cineray", *words, *QUICK[verb]])
         main()
 
 
@@ -100,3 +103,9 @@ def test_links_lead_to_files_and_headings(page):
         goal = (REPOSITORY / page.parent / path).resolve() if path else REPOSITORY / page
         assert goal.exists(), f"{page} links to {link}"
         assert not anchor or anchor in anchors(goal), f"{goal.name} has no heading #{anchor}"
+
+
+def test_make_runs_modules_that_exist():
+    modules = re.findall(r"-m (benchmarks[\w.]*)", (REPOSITORY / "Makefile").read_text(encoding="utf-8"))
+    assert modules
+    assert [name for name in modules if not (REPOSITORY / f"{name.replace('.', '/')}.py").is_file()] == []
