@@ -1,6 +1,7 @@
 """Runs on Ray Train: the same as without it, whoever dies, on however many workers it goes on."""
 
 import collections
+import os
 import random
 
 import pytest
@@ -97,6 +98,21 @@ def test_an_error_of_a_worker_is_told_in_its_own_sentence(ray_cluster, tiny, tmp
     run = tiny.override({"optim.lr": 1e30, "optim.clip_norm": 1e30, "fault.max_failures": 0})
     with pytest.raises(CinerayError, match=r"expected a number; lower optim\.lr"):
         launch(run, str(tmp_path / "run"))
+
+
+def test_folders_may_be_relative_and_a_finished_run_starts_nothing(ray_cluster, tiny, tmp_path, monkeypatch):
+    from cineray.training.launch import launch
+
+    monkeypatch.chdir(tmp_path)
+    run = tiny.override(
+        {"view.dataset": os.path.relpath(tiny.view.dataset), "optim.epochs": 1, "fault.max_failures": 0}
+    )
+    trained = launch(run, "run")
+    found = Run.loads(Store.at(tmp_path / "run").get("run.yaml"))
+    assert found == run.override({"view.dataset": tiny.view.dataset})
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", None)
+    assert launch(run, "run") == trained
+    assert launch(found, "run") == trained
 
 
 def test_plain_is_one_process(tiny):

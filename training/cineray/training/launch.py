@@ -53,7 +53,8 @@ def launch(
     """Train on the connected Ray cluster into the run folder ``out``; from its newest checkpoint where it has one.
 
     Args:
-        run: everything that decides the result; the number of workers may differ from the last attempt's.
+        run: everything that decides the result; the number of workers may differ from the last attempt's. Its folders
+            are made absolute, also in ``run.yaml``.
         out: folder or ``s3://`` prefix that all nodes reach.
         callbacks: pickled to the workers and called there.
         listeners: told of each epoch's metrics, in Ray Train's controller.
@@ -63,10 +64,12 @@ def launch(
         CinerayError: the settings do not suit the data (before anything starts), or a worker failed more often than
             ``fault.max_failures`` allows; the run folder keeps the last checkpoint.
     """
-    store = Store.at(out)
+    run, store = run.located(), Store.at(out)
     if manifest := resumable(run, store):
         data = Manifest.read(Store.at(run.view.dataset)).data_fingerprint
         require_data(data, manifest.data, url=run.view.dataset, user=store.url)
+        if manifest.position.epoch >= run.optim.epochs:
+            return Trained(manifest.position, manifest.metrics)
     open_schedule(run)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_INTERVAL_S)
     trainer = ray.train.torch.TorchTrainer(

@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError
+from cineray.core.storage import Store
 from cineray.datasets.view import ViewConfig
 from cineray.training.losses import LossConfig, MSEConfig
 from cineray.training.models import ModelConfig
@@ -55,6 +56,12 @@ class Run(Config):
     fault: FaultConfig = FaultConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     start: StartConfig | None = None
+
+    def located(self) -> "Run":
+        """The same run with absolute folders: Ray's processes work in folders of their own."""
+        view = self.view.model_copy(update={"dataset": Store.at(self.view.dataset).url})
+        start = self.start and self.start.model_copy(update={"run_dir": Store.at(self.start.run_dir).url})
+        return self.model_copy(update={"view": view, "start": start})
 
     @model_validator(mode="after")
     def _spread(self) -> "Run":

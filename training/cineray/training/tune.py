@@ -69,6 +69,7 @@ def search(what: Search, out: str, *, on_trial: Callable[[TrialResult], None] = 
         CinerayError: no trial came to an end of an epoch.
     """
     store = Store.at(out)
+    what = what.model_copy(update={"run": what.run.located()})
     _claim(what, store)
     tuner = _tuner(what, store, on_trial)
     found = sorted(
