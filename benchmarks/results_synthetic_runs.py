@@ -50,7 +50,7 @@ class Plan(Config):
     num_crowd: int = 16
     """Subjects of whom there are but a few minutes, the known ones first."""
     num_new: int = 2
-    """Of these, the last ones: they join the shared model, or have a decoder to themselves."""
+    """Of these, the last ones: they join the shared model."""
     few: tuple[float, ...] = (1, 2, 5, 10, 20)
     """Minutes of each subject where data is scarce."""
     most_together: float = 10.0
@@ -96,6 +96,10 @@ class Seed:
         who = f"-{run.view.subjects[0]}" if len(run.view.subjects) == 1 else ""
         return str(self._folder / f"{run.name}{who}-{amount}-{run.fingerprint()[:8]}")
 
+    def alone(self, minutes: float) -> list[str]:
+        """Subjects who also have a decoder to themselves."""
+        return self.crowd.subjects if minutes <= self.plan.most_together else self.new
+
     def make_data(self) -> None:
         """Ingest what is not there."""
         for source in (self.source, self.crowd):
@@ -127,7 +131,8 @@ class Seed:
 
     def ridge_alone(self, minutes: float) -> Run:
         """The baseline with as little data."""
-        return self._own(synthetic.ridge(subjects=self.new, dataset=self.data(self.crowd), minutes=minutes))
+        subjects = self.alone(minutes)
+        return self._own(synthetic.ridge(subjects=subjects, dataset=self.data(self.crowd), minutes=minutes))
 
     def adapt(self, subject: str, minutes: float) -> Run:
         """One subject who joins the finished shared model."""
@@ -141,7 +146,7 @@ class Seed:
         for minutes in sorted(self.plan.few, reverse=True):
             if minutes <= self.plan.most_together:
                 yield self.together(minutes)
-            yield from (self.scratch(subject, minutes) for subject in self.new)
+            yield from (self.scratch(subject, minutes) for subject in self.alone(minutes))
             yield self.ridge_alone(minutes)
 
     def later_runs(self) -> Iterator[Run]:

@@ -4,7 +4,7 @@ A seed has films and brains of its own. Each draw of the bootstrap takes seeds w
 subjects and blocks of clips (`cineray.training.bootstrap.draw`); two methods are compared under the same draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,22 +69,27 @@ def _claim_a(seeds: Sequence[Seed], whole: Sequence[Scored], blocks: Sequence[tu
 
 def _claim_b(seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """A few minutes of a whole crowd, or of each subject alone."""
-    together = [scored(seed.folder(seed.together(minutes))).of(seed.new) for seed in seeds]
-    return _compared("together", together, seeds, minutes, blocks)
+    together = [scored(seed.folder(seed.together(minutes))).of(seed.crowd.subjects) for seed in seeds]
+    return _compared("together", together, seeds, minutes, blocks, lambda seed: seed.crowd.subjects)
 
 
 def _claim_c(seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """A few minutes of somebody new, joining the shared model or alone."""
     adapted = [_stacked(seed, [seed.adapt(s, minutes) for s in seed.new]) for seed in seeds]
-    return _compared("adapted", adapted, seeds, minutes, blocks)
+    return _compared("adapted", adapted, seeds, minutes, blocks, lambda seed: seed.new)
 
 
 def _compared(
-    name: str, ours: Sequence[Array], seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]
+    name: str,
+    ours: Sequence[Array],
+    seeds: Sequence[Seed],
+    minutes: float,
+    blocks: Sequence[tuple[str, int]],
+    who: Callable[[Seed], list[str]],
 ) -> dict[str, Any]:
-    """Beside what has nothing but the same minutes of the same subjects."""
-    scratch = [_stacked(seed, [seed.scratch(s, minutes) for s in seed.new]) for seed in seeds]
-    ridge = [scored(seed.folder(seed.ridge_alone(minutes))).of(seed.new) for seed in seeds]
+    """Beside what has nothing but the same minutes of the same subjects, ``who``."""
+    scratch = [_stacked(seed, [seed.scratch(s, minutes) for s in who(seed)]) for seed in seeds]
+    ridge = [scored(seed.folder(seed.ridge_alone(minutes))).of(who(seed)) for seed in seeds]
     found: dict[str, Any] = {}
     for label, theirs in (("scratch", scratch), ("ridge", ridge)):
         gain = over_seeds([a - b for a, b in zip(ours, theirs, strict=True)], blocks)

@@ -5,7 +5,7 @@
     cineray ingest synthetic out=runs/data/own films=own num_subjects=5 minutes=480 frame_px=16 frames=false
 
 Scores are top-1 among 50 scenes of the test film (metric ``retrieve_image@50``, chance .02; the known-parameter
-decoder of benchmarks reaches .88), means over 5 seeds; docs/results/synthetic.md has them with their intervals.
+decoder of benchmarks reaches .89), means over 5 seeds; docs/results/synthetic.md has them with their intervals.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def shared(*, subjects: Sequence[str], dataset: str = OWN, minutes: float | None
     """One decoder for several subjects, after MindEye2 (arXiv 2403.11207): .81 with 4 subjects and 480 minutes of each.
 
     All of their films but the last twentieth, which is for validation; or just the first ``minutes`` of each, of
-    which nothing is held out: .39 with 16 subjects and 10 minutes. Half a minute on one core.
+    which nothing is held out: .41 with 16 subjects and 10 minutes. Half a minute on one core.
     ``cineray train synthetic:shared subjects=[sub-01,sub-02,sub-03,sub-04]``
     """
     optim = OptimConfig(lr=2e-3, epochs=15, batch_size=256)
@@ -73,7 +73,7 @@ def scratch(*, subject: str, dataset: str = OWN, minutes: float | None = None) -
 
 
 def ridge(*, subjects: Sequence[str], dataset: str = OWN, minutes: float | None = None) -> Run:
-    """Ridge for each subject, penalty chosen on blocks of the training rows: .16 with 10 minutes. Seconds on one core.
+    """Ridge for each subject, penalty chosen on blocks of the training rows: .14 with 10 minutes. Seconds on one core.
 
     ``cineray train synthetic:ridge subjects=[sub-05] minutes=10``
     """
@@ -82,7 +82,7 @@ def ridge(*, subjects: Sequence[str], dataset: str = OWN, minutes: float | None 
 
 
 def adapt(*, from_: str, subject: str, minutes: float, dataset: str = "") -> Run:
-    """A new subject for a run of `shared`, whose shared layers stay: .52 with 5 minutes. Seconds on one core.
+    """A new subject for a run of `shared`, whose shared layers stay: .53 with 5 minutes. Seconds on one core.
 
     The warm start of MindEye2 (arXiv 2403.11207, section 3), with only the read-in trained.
     ``cineray train synthetic:adapt from=runs/shared subject=sub-05 minutes=5``
