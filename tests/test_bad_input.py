@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from cineray.cluster.cli import main
-from cineray.core.errors import CinerayError
+from cineray.core.errors import CinerayError, StorageError
 from cineray.core.storage import Store
 from cineray.datasets.ingest import ingest
 from cineray.datasets.manifest import Manifest
 from cineray.datasets.sources.arrays import ArraysConfig
 from cineray.training.checkpoint import latest, read_manifest, read_tensors
 from cineray.training.feed import open_feed
+from cineray.training.launch import launch
 from cineray.training.loop import train
 from cineray.training.predict import read_run
 from cineray.training.world import World
@@ -170,6 +171,12 @@ def test_a_run_over_what_is_not_there_does_not_begin(trained, tmp_path, complain
     said = complaint("train", trained / "run" / "run.yaml", f"out={tmp_path}/new", *words)
     assert re.search(expected, said), said
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_where_nothing_can_be_written_does_not_begin(trained, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="a file where a folder was expected"):
+        launch(read_run(Store.at(trained / "run")), str(tmp_path / "file" / "new"))
 
 
 @pytest.mark.parametrize("port", ["many", "0", "70000"])
