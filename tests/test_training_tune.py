@@ -58,6 +58,34 @@ def test_a_space_that_makes_no_sense_is_refused_before_anything_starts(words, ch
         parse_space(words, toy_run(**changes), SEARCH)
 
 
+@pytest.mark.parametrize(
+    ("words", "how", "message"),
+    [
+        (
+            {"optim.lr": "0.1,0.2"},
+            {"metric": "loss"},
+            "found metric=loss, expected val/loss or one of val/mse/features",
+        ),
+        ({"optim.lr": "0.1,0.2"}, {"grace_epochs": 4}, r"expected at most optim\.epochs \(3\)"),
+        ({"optim.epochs": "2,3"}, {}, "equal in all trials"),
+        ({"view.split.gap_s": "4..20"}, {}, "equal in all trials"),
+        ({"view.normalise": "true,false"}, {}, "equal in all trials"),
+        ({"optim.batch_size": "16,32"}, {}, "among how many rows val/info_nce/features picks"),
+    ],
+)
+def test_trials_that_cannot_be_compared_are_refused(words, how, message):
+    run = toy_run(losses=[{"name": "mse"}, {"name": "info_nce"}])
+    with pytest.raises(ConfigError, match=message):
+        parse_space(words, run, SearchConfig.parse(how))
+
+
+def test_the_squared_error_compares_batch_sizes():
+    how = SearchConfig(metric="val/mse/features")
+    run = toy_run(losses=[{"name": "mse"}, {"name": "info_nce"}])
+    assert parse_space({"optim.batch_size": "16,32"}, run, how) == {"optim.batch_size": Choices(values=(16, 32))}
+    assert parse_space({"optim.batch_size": "16,32"}, toy_run(), SEARCH)
+
+
 def test_a_part_of_the_loss_compares_weights(tmp_path):
     how = SearchConfig(metric="val/mse/features")
     assert parse_space({"losses.0.weight": "1,2"}, toy_run(), how) == {"losses.0.weight": Choices(values=(1, 2))}

@@ -1,5 +1,6 @@
 """What a search varies: dotted settings of a run, each over an interval or a list of values."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cineray.core.config import Config, parse_overrides
 from cineray.core.errors import ConfigError
+from cineray.training.losses import active
 from cineray.training.run import Run
 
 __all__ = ["Choices", "Interval", "SearchConfig", "Space", "parse_space"]
@@ -90,17 +92,40 @@ def parse_space(words: Mapping[str, Any], run: Run, search: SearchConfig) -> Spa
     for key, dimension in space.items():
         for value in dimension.edges:
             run.override({key: value})
-    if search.metric == "val/loss" and (moving := [key for key in space if key.startswith("losses")]):
-        raise ConfigError(
-            f"found {moving[0]} in the search, which changes what val/loss measures; set metric to one part of it, "
-            f"e.g. metric=val/mse/features"
-        )
     if run.view.split.val is None or not run.optim.epochs:
         raise ConfigError(
             f"run '{run.name}' has no validation set or no epochs, expected both: a search chooses on validation data; "
             f"set view.split.val and optim.epochs"
         )
+    _refuse_unequal(space, run, search)
     return space
+
+
+def _refuse_unequal(space: Space, run: Run, search: SearchConfig) -> None:
+    """Trials are compared epoch by epoch on one metric, which must mean the same in all of them."""
+    labels = [f"val/{loss.label}" for loss in active(run.losses, run.optim.epochs - 1, run.optim.epochs)]
+    if search.metric not in ("val/loss", *labels):
+        raise ConfigError(f"found metric={search.metric}, expected val/loss or one of {', '.join(labels)}")
+    if search.grace_epochs > run.optim.epochs:
+        raise ConfigError(
+            f"found grace_epochs={search.grace_epochs}, expected at most optim.epochs ({run.optim.epochs}); lower it"
+        )
+    if search.metric == "val/loss" and (moving := [key for key in space if key.startswith("losses")]):
+        raise ConfigError(
+            f"found {moving[0]} in the search, which changes what val/loss measures; set metric to one part of it, "
+            f"e.g. metric={labels[0]}"
+        )
+    if fixed := [key for key in space if key == "optim.epochs" or re.match(r"view\.(?!window)", key)]:
+        raise ConfigError(
+            f"found {fixed[0]} in the search, expected it to be equal in all trials: they are compared epoch by epoch "
+            f"on the same rows and units; search with each value apart"
+        )
+    parts = labels if search.metric == "val/loss" else [search.metric]
+    if "optim.batch_size" in space and (among := [label for label in parts if not label.startswith("val/mse/")]):
+        raise ConfigError(
+            f"found optim.batch_size in the search, which decides among how many rows {among[0]} picks; "
+            f"set metric to the mean squared error, e.g. metric=val/mse/features, or search with each value apart"
+        )
 
 
 def _dimension(key: str, text: Any) -> Interval | Choices:
