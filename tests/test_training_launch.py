@@ -118,3 +118,45 @@ def test_folders_may_be_relative_and_a_finished_run_starts_nothing(ray_cluster, 
 def test_plain_is_one_process(tiny):
     with pytest.raises(ConfigError, match="2 workers under strategy plain"):
         tiny.override({"num_workers": 2})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "num_workers", "threads", "share", "expected"),
+    [
+        ([8], 2, 1, 1.0, 1.0),
+        ([2], 2, 4, 0.95, 0.95),
+        ([2], 3, 1, 1.0, 0.66),
+        ([3, 3], 1, 4, 1.0, 3.0),  # not 4, which no node has
+        ([3, 3], 3, 2, 1.0, 1.5),  # not 2, of which a node has room for one
+        ([0, 4], 2, 8, 1.0, 2.0),
+        ([1, 7], 4, 2, 1.0, 1.75),
+    ],
+)
+def test_every_worker_fits_on_a_node(tiny, monkeypatch, nodes, num_workers, threads, share, expected):
+    from cineray.training.launch import _cpus_each
+
+    found = [{"Alive": True, "Resources": {"CPU": cpus} if cpus else {}} for cpus in nodes]
+    monkeypatch.setattr("ray.nodes", lambda: [*found, {"Alive": False, "Resources": {"CPU": 64}}])
+    run = spread(tiny, num_workers, **{"strategy.threads_per_worker": threads})
+    assert _cpus_each(run, share) == expected
+    assert sum(cpus * share // expected for cpus in nodes) >= num_workers
+
+
+def test_more_workers_than_there_is_room_for(tiny, monkeypatch):
+    from cineray.training.launch import _cpus_each
+
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {}}])
+    with pytest.raises(ConfigError, match="found 0 CPUs"):
+        _cpus_each(tiny, 1.0)
+
+
+def test_an_error_of_the_controller_is_told_in_its_own_sentence(tiny, tmp_path):
+    from ray.train import ControllerError
+
+    from cineray.training.launch import _explained
+
+    damage = ConfigError("found this, expected that; do so")
+    assert _explained(ControllerError(damage), tiny, Store.at(tmp_path)) is damage
+    told = str(_explained(ControllerError(OSError("no route")), tiny, Store.at(tmp_path)))
+    assert "no route" in told
+    assert "restarts" not in told

@@ -18,7 +18,15 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.data import Dataset
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback, WorkerGroupError
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+    WorkerGroupError,
+)
 
 from cineray.core.errors import CinerayError, ConfigError
 from cineray.core.storage import Store
@@ -105,9 +113,21 @@ def _scaling(run: Run, cpu_share: float) -> ScalingConfig:
                 f"found {have['GPU']:g} GPUs, expected one for each of {run.num_workers} workers; lower num_workers"
             )
         return ScalingConfig(num_workers=run.num_workers, use_gpu=True)
-    # A worker group that does not fit would wait for ever, and silently.
-    cpus = min(run.strategy.threads_per_worker, int(100 * have["CPU"] * cpu_share / run.num_workers) / 100)
-    return ScalingConfig(num_workers=run.num_workers, resources_per_worker={"CPU": cpus})
+    return ScalingConfig(num_workers=run.num_workers, resources_per_worker={"CPU": _cpus_each(run, cpu_share)})
+
+
+def _cpus_each(run: Run, cpu_share: float) -> float:
+    """The most CPUs a worker, up to its threads, with which all fit: a group that does not would wait, silently."""
+    most = 100 * run.strategy.threads_per_worker  # in hundredths: sums are exact
+    nodes = [int(100 * node["Resources"].get("CPU", 0) * cpu_share) for node in ray.nodes() if node["Alive"]]
+    parts = {min(cpus // number, most) for cpus in nodes for number in range(1, run.num_workers + 1)}
+    for each in sorted(parts - {0}, reverse=True):
+        if sum(cpus // each for cpus in nodes) >= run.num_workers:
+            return each / 100
+    raise ConfigError(
+        f"found {sum(nodes) / 100:g} CPUs, expected a hundredth for each of {run.num_workers} workers; "
+        f"lower num_workers"
+    )
 
 
 def _references(run: Run, out: str) -> Dataset:
@@ -144,14 +164,17 @@ def _on_step(callbacks: Callbacks, step: int, metrics: dict[str, float]) -> None
 
 
 def _explained(error: TrainingFailedError, run: Run, store: Store) -> CinerayError:
-    """The sentence of the worker that failed first in our own words, else what Ray says of it."""
-    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    for failure in failures.values():
+    """The sentence of a worker (or the controller) that failed in our own words, else what Ray says of it."""
+    failures = [error.controller_failure] if isinstance(error, ControllerError) else []
+    failures += error.worker_failures.values() if isinstance(error, WorkerGroupError) else []
+    for failure in failures:
         cause = getattr(failure, "cause", failure)
         if isinstance(cause, CinerayError):
             return cause
+    # Ray starts workers again, and nothing else.
+    after = f" after {run.fault.max_failures} restarts" if isinstance(error, WorkerGroupError) else ""
     return CinerayError(
-        f"training ended after {run.fault.max_failures} restarts ({_last_line(error)}), expected the run to end; "
+        f"training ended{after} ({_last_line(error)}), expected the run to end; "
         f"{store.url} keeps the last checkpoint: run the same command again to go on from there"
     )
 
