@@ -19,6 +19,7 @@ class Memory:
     num_voxels: dict
     tr_s: float = TR_S
     norm: str = "none"
+    signal: dict = field(default_factory=dict)
     runs: list = field(default_factory=list)
     table: list = field(default_factory=list)
     brain: list = field(default_factory=list)
@@ -30,7 +31,7 @@ class Memory:
 
     @property
     def manifest(self):
-        return SimpleNamespace(signal={}, notes={"norm": self.norm})
+        return SimpleNamespace(signal=self.signal, notes={"norm": self.norm})
 
     def stimuli(self):
         return pa.Table.from_pylist(self.table)

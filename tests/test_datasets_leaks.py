@@ -8,6 +8,7 @@ import pytest
 from cineray.core.errors import LeakError
 from cineray.datasets.examples import Examples
 from cineray.datasets.leaks import Clips, check_leaks
+from cineray.datasets.signal import SignalConfig
 from cineray.datasets.split import Blocks, Selection, SplitConfig, make_split
 from memory_dataset import Memory, rows_of, two_people
 
@@ -128,3 +129,12 @@ def test_a_run_scaled_as_a_whole_cannot_be_cut_into_train_and_test():
     assert "train and val share runs that were z-scored as a whole" in make_split(data, config).notes
     data.norm = "none"
     make_split(data, SplitConfig(train=thirds[0], val=thirds[1], test=thirds[2]))
+
+
+@pytest.mark.parametrize("asked", [{"detrend": 0}, {"high_pass_s": 128.0}])
+def test_a_run_whose_drift_was_fitted_as_a_whole_cannot_be_cut_into_train_and_test(asked):
+    config = SignalConfig(zscore="none", **asked)
+    data = Memory({"a": 40}, signal=config.model_dump(mode="json") | config.notes()).film("one", 60)
+    data.run("a", "r", "one").film("two", 60).run("a", "s", "two")
+    halves = [Selection(films=("one",), blocks=Blocks(num=2, take=(i,))) for i in range(2)]
+    refused(data, "run 'r' .* freed of drift over the whole run", train=halves[0], val=VAL, test=halves[1])

@@ -1,7 +1,7 @@
 """What would let test information into training, looked for in the rows of a finished split.
 
 Checked: the same stimulus (or stimulus group) in two sets; stimuli of two sets closer in film time than the gap; one
-person under two names; and a recording cut into training and test after its scaling used the whole of it.
+person under two names; and a recording cut into training and test after scaling or detrending used the whole of it.
 """
 
 from collections import defaultdict
@@ -195,9 +195,8 @@ def _probe(dataset: Dataset, rows: NDArray[np.int64], voxels: NDArray[np.int64])
 
 
 def _cut_recordings(dataset: Dataset, sets: Mapping[str, Examples]) -> list[str]:
-    """A recording in two sets, if its scaling used all of it."""
-    # The ingest notes its own scaling, the source what was done before it (`SignalConfig.notes`).
-    if "run" not in (dataset.manifest.signal.get("norm"), dataset.manifest.notes.get("norm")):
+    """A recording in two sets, if its scaling or the removal of its drift used all of it."""
+    if (done := _done_to_whole_runs(dataset)) is None:
         return []
     _, recordings = _members(dataset, sets)
     notes = set()
@@ -205,12 +204,21 @@ def _cut_recordings(dataset: Dataset, sets: Mapping[str, Examples]) -> list[str]
         run = dataset.runs[index]
         if {"train", "test"} <= names:
             raise LeakError(
-                f"run '{run.run}' of subject '{run.subject}' is cut into train and test but was z-scored over the "
-                "whole run; keep a run on one side or ingest with zscore=none"
+                f"run '{run.run}' of subject '{run.subject}' is cut into train and test but was {done} over the "
+                "whole run; keep a run on one side or ingest with zscore=none and without detrend and high_pass_s"
             )
         if len(names) > 1:
-            notes.add(f"{' and '.join(sorted(names))} share runs that were z-scored as a whole")
+            notes.add(f"{' and '.join(sorted(names))} share runs that were {done} as a whole")
     return sorted(notes)
+
+
+def _done_to_whole_runs(dataset: Dataset) -> str | None:
+    """What mixed all scans of a run: the ingest notes its own, the source what came before (`SignalConfig.notes`)."""
+    signal = dataset.manifest.signal
+    if "run" in (signal.get("norm"), dataset.manifest.notes.get("norm")):
+        return "z-scored"
+    filtered = signal.get("detrend") is not None or signal.get("high_pass_s") is not None
+    return "freed of drift" if filtered else None
 
 
 def _shared_stimuli(seen: Mapping[str, Mapping[str | None, NDArray[np.bool_]]]) -> list[str]:
