@@ -60,7 +60,11 @@ def alignment(
         "ci": list(_interval(_values(ours, "top1") - _values(srm, "top1"), tr_s)[1:]),
         "n_subjects": len(subjects),
         "nominal_chance": float(np.mean(_values(ours, "chance"))),
-        "null": {run: dict(_figures("", matches, tr_s)) for run, matches in found.items()},
+        # Runs differ in length, and with it in the number of wrong windows.
+        "null": {
+            run: dict(_figures("", matches, tr_s)) | {"nominal_chance": float(np.mean(_values(matches, "chance")))}
+            for run, matches in found.items()
+        },
     }
 
 
