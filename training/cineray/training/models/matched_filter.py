@@ -54,7 +54,9 @@ class MatchedFilterConfig(Config):
     name: Literal["matched_filter"] = "matched_filter"
     person: Literal["within", "aligned", "unseen"] = "within"
     """What the fit uses of the person decoded. ``within``: scans and their labels. ``aligned``: scans of a film the
-    others saw too, no labels. ``unseen``: nothing; the map of each subject is made from the others alone."""
+    others saw too, with the others' labels of the same moments. ``unseen``: nothing; the map of each subject is made
+    from the others alone. In all three, voxels are z-scored with the subject's own training rows where it has some
+    (`ViewConfig.normalise`)."""
     encoder_penalty: float = Field(default=300.0, ge=0)
     noise_penalty: float = Field(default=1000.0, gt=0)
     gain: float = Field(default=1.5, ge=0)
