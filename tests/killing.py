@@ -1,4 +1,4 @@
-"""Callbacks that end training workers the hard way."""
+"""Callbacks that end training from inside a worker."""
 
 import os
 import signal
@@ -29,3 +29,15 @@ class KillAt:
     def killed(self) -> list[int]:
         """Steps at which a worker died."""
         return sorted(int(mark.name) for mark in self.folder.iterdir())
+
+
+@dataclass(frozen=True)
+class InterruptAt:
+    """``on_step``: what Ctrl-C sends, to a process of this machine."""
+
+    process: int
+    step: int
+
+    def __call__(self, step: int, metrics: dict[str, float]) -> None:
+        if step == self.step and "norm" in metrics:
+            os.kill(self.process, signal.SIGINT)

@@ -3,6 +3,7 @@
 import collections
 import os
 import random
+import signal
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from cineray.training.feed import open_feed, open_schedule
 from cineray.training.ledger import read_ledger
 from cineray.training.loop import Callbacks, train
 from cineray.training.run import Run
-from killing import KillAt
+from killing import InterruptAt, KillAt
 from multiprocess import on_ranks
 from tiny_run import tiny_run
 
@@ -113,6 +114,15 @@ def test_folders_may_be_relative_and_a_finished_run_starts_nothing(ray_cluster, 
     monkeypatch.setattr("ray.train.torch.TorchTrainer", None)
     assert launch(run, "run") == trained
     assert launch(found, "run") == trained
+
+
+def test_an_interrupt_reaches_the_caller_and_stays_his(ray_cluster, tiny, tmp_path):
+    from cineray.training.launch import launch
+
+    handler, interrupt = signal.getsignal(signal.SIGINT), InterruptAt(os.getpid(), 2)
+    with pytest.raises(KeyboardInterrupt):
+        launch(tiny.override({"optim.epochs": 1000}), str(tmp_path / "run"), callbacks=Callbacks(on_step=interrupt))
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_plain_is_one_process(tiny):

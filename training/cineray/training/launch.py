@@ -6,8 +6,10 @@ checkpoint in the folder, on as many workers as the run asks for this time.
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -98,10 +100,24 @@ def launch(
         dataset_config=data_config(),
     )
     try:
-        found: Any = trainer.fit().return_value
+        with _interruptible():
+            found: Any = trainer.fit().return_value
     except TrainingFailedError as error:
         raise _explained(error, run, store) from error
     return Trained(Position.parse(found["position"]), found["metrics"])
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is the caller's again: Ray Train's handler exits without a word, and stays when the run is over."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():  # Tune calls from another, where Ray sets none
+            signal.signal(signal.SIGINT, handler)
 
 
 def _scaling(run: Run, cpu_share: float) -> ScalingConfig:
