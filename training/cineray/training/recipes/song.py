@@ -55,7 +55,7 @@ def matched_filter(
 def matched_filter_aligned(
     *, dataset: str = DATASET, train: str = TRAIN, test: str = TEST, subjects: Sequence[str] = ()
 ) -> Run:
-    """Matched filter that aligns the person by scans of the training film, without their labels: at least .80 / .80.
+    """Matched filter that aligns the person by scans of the training film, labelled by the others: at least .80 / .80.
 
     ``cineray train song:matched_filter_aligned dataset=runs/data/song train=sitcomep1 test=sitcomep2``
     """
