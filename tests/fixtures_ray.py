@@ -14,13 +14,20 @@ def ray_cluster(s3_endpoint: str) -> Iterator[Any]:
     """Two CPUs; its workers know the S3 server and the helpers beside the tests."""
     import ray
 
-    path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([path] if path else [])])
+    changes = {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        ),
+        "CUDA_VISIBLE_DEVICES": "",  # two workers on a machine with one GPU, too
+    }
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     # Not tmp_path: a socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
         ray.init(
             address="local",
             num_cpus=2,
+            num_gpus=0,
             include_dashboard=False,
             log_to_driver=False,
             object_store_memory=100_000_000,
@@ -30,5 +37,6 @@ def ray_cluster(s3_endpoint: str) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
-            os.environ.pop("PYTHONPATH")
-            os.environ.update({"PYTHONPATH": path} if path else {})
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({} if value is None else {name: value})

@@ -44,7 +44,7 @@ def demonstrate(out: str) -> dict[str, Any]:
     runs = _runs(out, data)
     with connected(dashboard=True):
         figures: dict[str, Any] = {name: _train(name, make(), f"{out}/{name}") for name, make in runs.items()}
-        with _step("a search over two settings on Ray Tune, three trials of two workers"):
+        with _step("a search over two settings on Ray Tune, three trials"):
             figures["search"] = _search(runs["shared"](), f"{out}/search")
         with _step("the decoder behind HTTP on Ray Serve"):
             figures["serve"] = _serve(f"{out}/shared", data)
@@ -77,7 +77,7 @@ def _publish(data: str) -> None:
 
 def _runs(out: str, data: str) -> dict[str, Callable[[], Run]]:
     """Recipes by folder, in order: the adapted run can only be described once the shared one is there."""
-    spread = {"optim.batch_size": 64, "optim.epochs": 12, "num_workers": 2, "strategy.name": "zero2"}
+    spread = {"optim.batch_size": 64, "optim.epochs": 12, "num_workers": _num_workers(), "strategy.name": "zero2"}
     return {
         "shared": lambda: synthetic.shared(subjects=SEEN, dataset=data).override(spread),
         "ridge": lambda: synthetic.ridge(subjects=SEEN, dataset=data),
@@ -86,8 +86,15 @@ def _runs(out: str, data: str) -> dict[str, Callable[[], Run]]:
     }
 
 
+def _num_workers() -> int:
+    """Two, but one where they would have to share a GPU."""
+    import torch
+
+    return 1 if torch.cuda.device_count() == 1 else 2
+
+
 EXPLAINED = {
-    "shared": "one decoder for four subjects: Ray Data + Ray Train, two workers, DeepSpeed ZeRO-2",
+    "shared": "one decoder for four subjects: Ray Data + Ray Train, DeepSpeed ZeRO-2 on all workers",
     "ridge": "the baseline: ridge for each of the four subjects",
     "adapted": f"a fifth subject joins the shared decoder with {NEW_MINUTES:g} minutes of data",
     "scratch": f"the same {NEW_MINUTES:g} minutes without the shared decoder",

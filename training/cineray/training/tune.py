@@ -21,6 +21,7 @@ from cineray.core.config import Config
 from cineray.core.errors import CinerayError, ConfigError
 from cineray.core.records import read_records
 from cineray.core.storage import Store
+from cineray.datasets.dataset import Dataset
 from cineray.training.launch import launch
 from cineray.training.run import Run
 from cineray.training.space import Interval, SearchConfig, Space
@@ -44,6 +45,8 @@ class Search(Config):
     run: Run
     space: Space
     search: SearchConfig
+    data: str = ""
+    """Fingerprint of the data set, which `search` fills in: trials on other data could not be compared."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,12 @@ def search(what: Search, out: str, *, on_trial: Callable[[TrialResult], None] = 
     ``OUT/best/run.yaml`` is the best trial's run and ``OUT/trials.json`` the table of all.
 
     Raises:
-        ConfigError: the folder holds another search.
+        ConfigError: the folder holds another search, or one on other data.
         CinerayError: no trial came to an end of an epoch.
     """
     store = Store.at(out)
-    what = what.model_copy(update={"run": what.run.located()})
+    run = what.run.located()
+    what = what.model_copy(update={"run": run, "data": Dataset.open(run.view.dataset).fingerprint})
     _claim(what, store)
     tuner = _tuner(what, store, on_trial)
     found = sorted(
@@ -104,7 +108,9 @@ def _claim(what: Search, store: Store) -> None:
     if not store.exists("search.yaml"):
         store.put("search.yaml", text)
     elif store.get("search.yaml") != text:
-        raise ConfigError(f"{store.url} holds another search (search.yaml differs); choose another folder")
+        raise ConfigError(
+            f"{store.url} holds another search (search.yaml differs in settings or data); choose another folder"
+        )
 
 
 def _tuner(what: Search, store: Store, on_trial: Callable[[TrialResult], None]) -> tune.Tuner:
