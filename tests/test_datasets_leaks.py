@@ -10,6 +10,7 @@ from cineray.datasets.examples import Examples
 from cineray.datasets.leaks import Clips, check_leaks
 from cineray.datasets.signal import SignalConfig
 from cineray.datasets.split import Blocks, Selection, SplitConfig, make_split
+from cineray.datasets.window import Window
 from memory_dataset import Memory, rows_of, two_people
 
 VAL = Selection(films=("two",), blocks=Blocks(num=2, take=(0,)))
@@ -54,9 +55,11 @@ def test_hand_made_neighbours_are_refused():
     data = Memory({"a": 40}).film("one", 60).run("a", "r", "one")
     clips = Clips.of(data.stimuli())
 
-    def check(first, gap_s):
+    def check(first, gap_s, window=(0, 0)):
         sets = {"train": Examples.of("a", [(0, 0, 2, 20)]), "test": Examples.of("a", [(0, 0, 2 + first, 5)])}
-        return check_leaks(data, clips, sets, gap_s=gap_s, allow_shared=False)
+        return check_leaks(
+            data, clips, sets, window=Window(first=window[0], last=window[1]), gap_s=gap_s, allow_shared=False
+        )
 
     assert check(25, gap_s=10) == []
     with pytest.raises(LeakError, match=r"'one-19' of train is closer than 10\.5 s"):
@@ -65,6 +68,36 @@ def test_hand_made_neighbours_are_refused():
         check(24, gap_s=10)
     with pytest.raises(LeakError, match=r"stimulus 'one-19' .1 in all"):
         check(19, gap_s=0)
+    assert check(25, gap_s=4, window=(-30, 3)) == []
+    with pytest.raises(LeakError, match=r"scan 21 of run 'r' of subject 'a', in train, reaches a stimulus of test"):
+        check(25, gap_s=4, window=(-30, 4))
+    with pytest.raises(LeakError, match=r"scan 21 .* reaches"):
+        check(25, gap_s=0, window=(6, 6))
+
+
+def test_windows_that_reach_back_into_the_test_block_are_refused():
+    data = Memory({"a": 40}).film("one", 60).run("a", "r", "one")
+    sets = {"train": Examples.of("a", [(0, 0, 40, 10)]), "test": Examples.of("a", [(0, 0, 2, 20)])}
+
+    def check(window):
+        return check_leaks(data, Clips.of(data.stimuli()), sets, window=window, gap_s=0, allow_shared=False)
+
+    assert check(Window(first=-18, last=99)) == []  # the test block ends with scan 21
+    with pytest.raises(LeakError, match="scan 40 of run 'r'"):
+        check(Window(first=-19, last=0))
+
+
+def test_a_split_for_one_window_is_refused_with_a_wider_one():
+    data = Memory({"a": 40}).film("one", 200).run("a", "r", "one")
+    config = SplitConfig(
+        train=Selection(blocks=Blocks(num=4, take=(0, 1, 3))), test=Selection(blocks=Blocks(num=4, take=(2,)))
+    )
+    split, window = make_split(data, config), Window(first=-16, last=16)
+    sets = {"train": split.train, "val": split.val, "test": split.test}
+    how = {"gap_s": config.gap_s, "allow_shared": False}
+    assert check_leaks(data, Clips.of(data.stimuli()), sets, window=Window(), **how) == []
+    with pytest.raises(LeakError, match="reaches a stimulus of test"):
+        check_leaks(data, Clips.of(data.stimuli()), sets, window=window, **how)
 
 
 def test_a_held_out_person_who_saw_the_same_film_must_be_declared():

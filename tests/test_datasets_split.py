@@ -5,6 +5,7 @@ import pytest
 
 from cineray.core.errors import DataError
 from cineray.datasets.split import Blocks, Selection, SplitConfig, make_split
+from cineray.datasets.window import Window
 from memory_dataset import TR_S, Memory, picked, rows_of, two_people
 
 VAL = Selection(films=("two",), blocks=Blocks(num=2, take=(0,)))
@@ -89,6 +90,59 @@ def test_gaps_equal_a_loop_over_all_pairs_of_rows():
         split = make_split(data, config)
         assert (rows_of(split.val), rows_of(split.train)) == (expected_val, expected)
     assert num_compared >= 10
+
+
+@pytest.mark.parametrize("window", [(-16, 16), (0, 5), (-5, 0), (2, 4), (-4, -2)])
+def test_no_window_of_training_shares_a_scan_of_the_held_out_blocks(window):
+    data = Memory({"a": 3}).film("one", 200).run("a", "r", "one").film("two", 40).run("a", "s", "two")
+    thirds = [Selection(films=("one",), blocks=Blocks(num=5, take=take)) for take in ((1,), (3,))]
+    config = SplitConfig(val=thirds[0], test=thirds[1], gap_s=10)
+    split = make_split(data, config, window=Window(first=window[0], last=window[1]))
+    assert len(split.val) > 0
+    assert len(split.test) == 40
+
+    def scans(row, run):
+        end = run.first_row + run.num_rows - 1
+        return {row} | {min(max(row + k, run.first_row), end) for k in range(window[0], window[1] + 1)}
+
+    def far(row, held):
+        run = next(r for r in data.runs if r.first_row <= row < r.first_row + r.num_rows)
+        shown = [scan for scan in scans(row, run) if data.stimulus_rows[scan] >= 0]
+        return not any(abs(scan - other) * TR_S - TR_S < config.gap_s for scan in shown for other in held)
+
+    test, val = rows_of(split.test), rows_of(split.val)
+    assert val == picked(data, lambda f: f["film"] == "one" and 80 <= f["onset_s"] < 160 and far(f["row"], test))
+    assert rows_of(split.train) == picked(
+        data,
+        lambda f: (
+            f["film"] == "two"
+            or (not (80 <= f["onset_s"] < 160 or 240 <= f["onset_s"] < 320) and far(f["row"], test + val))
+        ),
+    )
+    # The other film is in another run: all of it stays.
+    assert sum(row >= data.runs[1].first_row for row in rows_of(split.train)) == 40
+
+
+def test_the_gap_begins_where_the_window_ends():
+    data = Memory({"a": 3}).film("one", 200).run("a", "r", "one")
+    config = SplitConfig(test=Selection(blocks=Blocks(num=4, take=(2,))), gap_s=10)
+    split = make_split(data, config, window=Window(first=-16, last=8))
+    clips = [data.stimulus_rows[row] for row in rows_of(split.train)]
+    # The test block is clips 100 to 149; five clips of 2 s make the gap.
+    assert clips == [*range(100 - 5 - 8), *range(150 + 5 + 16, 200)]
+    assert any("34 rows of train" in note for note in split.notes)
+
+
+def test_random_presentation_in_one_run_is_cut_by_scans_too():
+    data = Memory({"a": 3}).film("one", 60, length_s=100.0)
+    data.run("a", "r", "one")
+    order = np.random.default_rng(0).permutation(60)
+    data.stimulus_rows[2:62] = order.tolist()
+    groups = tuple(f"one-{i}" for i in range(0, 60, 20))
+    config = SplitConfig(test=Selection(groups=groups), gap_s=0)
+    train = rows_of(make_split(data, config, window=Window(first=-1, last=3)).train)
+    held = [row for row in range(2, 62) if data.stimulus_rows[row] % 20 == 0]
+    assert train == [r for r in range(2, 62) if not any(-1 <= h - r <= 3 for h in held)]
 
 
 def test_examples_are_numbered_by_subject_and_know_their_run():

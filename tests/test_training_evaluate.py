@@ -116,6 +116,26 @@ def test_predictions_stand_beside_their_own_rows(trained, dataset_url):
         np.testing.assert_allclose(found.predicted["features"][i], expected, atol=1e-5)
 
 
+def test_windows_keep_the_gap_wherever_a_run_is_split(dataset_url, tmp_path):
+    """Validation is the second quarter of film one: 10 s of gap and 8 scans of window lie on both sides of it."""
+    view = {
+        "dataset": dataset_url,
+        "window": {"first": -8, "last": 8},
+        "split": {
+            "train": {"films": ["one"]},
+            "val": {"films": ["one"], "blocks": {"num": 4, "take": [1]}},
+            "test": {"films": ["two"]},
+        },
+    }
+    run = Run.parse({"name": "wide", "view": view, "model": {"name": "chance"}, "optim": {"epochs": 0}})
+    train(run, World(), lambda normaliser: open_feed(run, normaliser), Store.at(tmp_path))
+    expected = [*range(40 - 18), *range(80 + 18, NUM_STIMULI)]
+    feed = open_feed(run)
+    starts = [feed.train.dataset.runs[i].first_row for i in feed.train.examples.run_index(np.arange(len(expected)))]
+    assert (feed.train.examples.rows(np.arange(len(expected))) - starts).tolist() == expected
+    assert predict(tmp_path, "train").time_s.tolist() == expected * len(SUBJECTS)
+
+
 def test_scores_equal_those_of_plain_arrays(trained):
     """The truth taken from the source and scaled by hand, not through the data set."""
     folder = trained("ridge")

@@ -1,7 +1,8 @@
 """What would let test information into training, looked for in the rows of a finished split.
 
-Checked: the same stimulus (or stimulus group) in two sets; stimuli of two sets closer in film time than the gap; one
-person under two names; and a recording cut into training and test after scaling or detrending used the whole of it.
+Checked: the same stimulus (or stimulus group) in two sets; stimuli of two sets closer in film time than the gap, or a
+window of scans that reaches such a stimulus; one person under two names; and a recording cut into training and test
+after scaling or detrending used the whole of it.
 """
 
 from collections import defaultdict
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from cineray.core.errors import LeakError
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.examples import Examples
+from cineray.datasets.window import Window
 
 __all__ = ["Clips", "check_leaks", "shown"]
 
@@ -98,7 +100,13 @@ def shown(
 
 
 def check_leaks(
-    dataset: Dataset, clips: Clips, sets: Mapping[str, Examples], *, gap_s: float, allow_shared: bool
+    dataset: Dataset,
+    clips: Clips,
+    sets: Mapping[str, Examples],
+    *,
+    window: Window,
+    gap_s: float,
+    allow_shared: bool,
 ) -> list[str]:
     """Raise `LeakError` for the first leak; return what is allowed but must be told with the results.
 
@@ -108,6 +116,8 @@ def check_leaks(
     for one, other in combinations(sets, 2):
         for key in seen[one]:
             _check_stimuli(clips, (one, seen[one][key]), (other, seen[other][key]), gap_s, key)
+        near = {key: clips.near(mask, gap_s) for key, mask in seen[other].items()}
+        _check_windows(dataset, sets[one], (one, other), near, window)
     _check_people(dataset, sets)
     return [*_cut_recordings(dataset, sets), *(_shared_stimuli(seen) if allow_shared else [])]
 
@@ -135,6 +145,35 @@ def _check_stimuli(
             f"stimulus '{_first_id(clips, close)}' of {one[0]} is closer than {gap_s:g} s to a stimulus of {other[0]} "
             "in its film; leave a gap between the sets"
         )
+
+
+def _check_windows(
+    dataset: Dataset,
+    examples: Examples,
+    names: tuple[str, str],
+    near: Mapping[str | None, NDArray[np.bool_]],
+    window: Window,
+) -> None:
+    """No scan in a window of ``examples`` shows a stimulus that is ``near`` the other set's."""
+    reach = np.arange(window.first, window.last + 1)
+    for index, run, first, num in zip(*_columns(examples), strict=True):
+        recording, subject = dataset.runs[run], examples.subjects[index]
+        scans = np.arange(first, first + num)[:, None] + reach
+        scans = np.clip(scans, recording.first_row, recording.first_row + recording.num_rows - 1)
+        shown_rows, place = np.unique(scans, return_inverse=True)
+        clip = dataset.gather_stimulus_rows(shown_rows)
+        bad = (clip >= 0) & near[subject if subject in near else None][clip]
+        if (found := bad[place.reshape(scans.shape)].any(1)).any():
+            scan = first - recording.first_row + int(np.flatnonzero(found)[0])
+            raise LeakError(
+                f"the window of scan {scan} of run '{recording.run}' of subject '{subject}', in {names[0]}, reaches a "
+                f"stimulus of {names[1]} or one within the gap; leave the sets further apart or narrow view.window"
+            )
+
+
+def _columns(examples: Examples) -> list[list[int]]:
+    """Subject, run, first row and rows of each range."""
+    return [x.tolist() for x in (examples.subject, examples.run, examples.first_row, examples.num_rows)]
 
 
 def _first_id(clips: Clips, mask: NDArray[np.bool_]) -> str:

@@ -15,7 +15,7 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.examples import Examples
 from cineray.datasets.index import ColumnReader, Places
 from cineray.datasets.order import rank_slice
-from cineray.datasets.view import Window
+from cineray.datasets.window import Window
 
 __all__ = ["Plan", "Planner"]
 

@@ -13,10 +13,14 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.examples import Examples
 from cineray.datasets.leaks import Clips, check_leaks, shown
 from cineray.datasets.manifest import RunInfo
+from cineray.datasets.window import Window
 
 __all__ = ["Blocks", "Selection", "Split", "SplitConfig", "make_split"]
 
 NAMES = ("train", "val", "test")
+
+ANCHOR = Window()
+"""Only the scan itself."""
 
 
 class Blocks(Config):
@@ -44,9 +48,10 @@ class Selection(Config):
 
 
 class SplitConfig(Config):
-    """Three disjoint sets. Rows within ``gap_s`` of another set's rows in film time are dropped from training.
+    """Three disjoint sets, kept apart by ``gap_s`` in film time, whatever the window of scans.
 
-    A row that ``val`` or ``test`` selects is never in ``train``; rows of ``val`` near ``test`` are dropped too.
+    A row that ``val`` or ``test`` selects is never in ``train``. A training row is dropped if any scan of its window
+    carries a stimulus of theirs or one closer than ``gap_s`` to it; rows of ``val`` near ``test`` are dropped too.
     """
 
     train: Selection = Selection()
@@ -54,6 +59,7 @@ class SplitConfig(Config):
     """None holds nothing out to choose by: every setting was fixed beforehand."""
     test: Selection
     gap_s: float = Field(default=10.0, ge=0)
+    """Film time between the stimuli in the windows of one set and the stimuli of the next."""
     allow_shared_stimuli: bool = False
     """Declares that **other** subjects may have seen the same stimuli in training (a held-out person, a known film):
     retrieval then picks from stimuli the model knows, and the split says so in its notes. One subject's own stimuli
@@ -70,8 +76,12 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
-def make_split(dataset: Dataset, config: SplitConfig, subjects: Sequence[str] = ()) -> Split:
-    """Split the rows of ``subjects`` (all if empty); `LeakError` where test information could reach training."""
+def make_split(dataset: Dataset, config: SplitConfig, subjects: Sequence[str] = (), window: Window = ANCHOR) -> Split:
+    """Split the rows of ``subjects`` (all if empty), to be read with ``window`` scans around each.
+
+    Raises:
+        LeakError: test information could reach training.
+    """
     subjects = tuple(subjects) or tuple(dataset.subjects)
     selections = {name: found for name in NAMES if (found := getattr(config, name)) is not None}
     clips = Clips.of(dataset.stimuli())
@@ -82,15 +92,18 @@ def make_split(dataset: Dataset, config: SplitConfig, subjects: Sequence[str] = 
     sets |= {name: _examples(dataset, subjects, selections, wanted, name) for name in selections}
     notes = []
     for name, others in (("val", ("test",)), ("train", ("val", "test"))):
-        kept = _without_neighbours(dataset, clips, sets, name, others, config)
+        kept = _without_neighbours(dataset, clips, sets, name, others, config, window)
         if len(kept) < len(sets[name]):
-            notes.append(f"{len(sets[name]) - len(kept)} rows of {name} lie within {config.gap_s:g} s and were dropped")
+            dropped = len(sets[name]) - len(kept)
+            notes.append(f"{dropped} rows of {name} whose windows reach within {config.gap_s:g} s were dropped")
         sets[name] = kept
     for name, selection in selections.items():
         sets[name] = _first_minutes(sets[name], selection.minutes, dataset.tr_s)
         if not len(sets[name]):
             raise DataError(f"the {name} set is empty: {_what_exists(dataset, clips, subjects)}; select other rows")
-    notes += check_leaks(dataset, clips, sets, gap_s=config.gap_s, allow_shared=config.allow_shared_stimuli)
+    notes += check_leaks(
+        dataset, clips, sets, window=window, gap_s=config.gap_s, allow_shared=config.allow_shared_stimuli
+    )
     return Split(**sets, notes=tuple(notes))
 
 
@@ -167,25 +180,44 @@ def _examples(
 
 
 def _without_neighbours(
-    dataset: Dataset, clips: Clips, sets: dict[str, Examples], name: str, others: tuple[str, ...], config: SplitConfig
+    dataset: Dataset,
+    clips: Clips,
+    sets: dict[str, Examples],
+    name: str,
+    others: tuple[str, ...],
+    config: SplitConfig,
+    window: Window,
 ) -> Examples:
-    """``sets[name]`` without rows whose stimulus lies within the gap of another set's.
+    """``sets[name]`` without rows whose own scan, or another of the window, has a stimulus of another set or near one.
 
-    The very same stimulus is not dropped here: to select it twice is a mistake, and `check_leaks` refuses it.
+    A row whose own stimulus is the very same is not dropped here: to select it twice is a mistake, and `check_leaks`
+    refuses it.
     """
     examples, per_subject = sets[name], config.allow_shared_stimuli
     seen = [shown(dataset, sets[other], len(clips), per_subject=per_subject) for other in others]
     ranges: list[tuple[int, int, int, int]] = []
+    held: dict[str | None, NDArray[np.bool_]] = {}
     near: dict[str | None, NDArray[np.bool_]] = {}
     columns = (examples.subject, examples.run, examples.first_row, examples.num_rows)
     for subject, run, first, num in zip(*(column.tolist() for column in columns), strict=True):
         key = examples.subjects[subject] if per_subject else None
         if key not in near:
-            theirs = np.any([s[key] for s in seen], axis=0)
-            near[key] = clips.near(theirs, config.gap_s) & ~theirs
-        keep = ~near[key][dataset.gather_stimulus_rows(np.arange(first, first + num))]
+            held[key] = np.any([s[key] for s in seen], axis=0)
+            near[key] = clips.near(held[key], config.gap_s)
+        info = dataset.runs[run]
+        clip = dataset.gather_stimulus_rows(np.arange(info.first_row, info.first_row + info.num_rows))
+        reached = _reached((clip >= 0) & near[key][clip], window)
+        keep = (~reached | ((clip >= 0) & held[key][clip]))[first - info.first_row :][:num]
         ranges += [(subject, run, first + a, b - a) for a, b in _stretches(keep)]
     return Examples.of(examples.subjects, ranges)
+
+
+def _reached(scans: NDArray[np.bool_], window: Window) -> NDArray[np.bool_]:
+    """(scans,) whether a scan or its window, which ends with the run, has one of ``scans`` of that run."""
+    before = np.concatenate([[0], np.cumsum(scans)])
+    at = np.arange(len(scans))
+    first, last = (np.clip(at + reach, 0, len(scans) - 1) for reach in (min(window.first, 0), max(window.last, 0)))
+    return before[last + 1] > before[first]
 
 
 def _first_minutes(examples: Examples, minutes: float | None, tr_s: float) -> Examples:

@@ -1,30 +1,12 @@
 """How a run looks at a data set: which dataset, which subjects, which window of scans, which targets, which split."""
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from cineray.core.config import Config
-from cineray.core.errors import ConfigError
 from cineray.datasets.split import SplitConfig
+from cineray.datasets.window import Window
 
 __all__ = ["ViewConfig", "Window"]
-
-
-class Window(Config):
-    """Scans around the one that carries a stimulus's response; both ends included. Edges repeat the outermost scan."""
-
-    first: int = 0
-    last: int = 0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Window":
-        if self.last < self.first:
-            raise ConfigError(f"window ends at {self.last}, before its first scan {self.first}; swap them")
-        return self
-
-    @property
-    def scans(self) -> int:
-        """Scans in the window."""
-        return self.last - self.first + 1
 
 
 class ViewConfig(Config):

@@ -75,4 +75,4 @@ def _open(run: "Run") -> "tuple[Dataset, Split]":
 
     dataset = Dataset.open(run.view.dataset)
     specs_of(dataset, run.view)  # before anything is read, and before workers are started
-    return dataset, make_split(dataset, run.view.split, run.view.subjects or dataset.subjects)
+    return dataset, make_split(dataset, run.view.split, run.view.subjects, run.view.window)

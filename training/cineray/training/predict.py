@@ -139,7 +139,7 @@ def predict(
     view, optim = restored.run.view, restored.run.optim
     dataset = Dataset.open(view.dataset)
     require_data(dataset.fingerprint, restored.data, url=view.dataset, user=store.url)
-    parts = make_split(dataset, view.split, view.subjects)
+    parts = make_split(dataset, view.split, view.subjects, view.window)
     examples = getattr(parts, split)
     if not len(examples):
         raise ConfigError(f"the {split} split of {view.dataset} is empty; change view.split.{split} and train again")
