@@ -210,8 +210,7 @@ def test_trials_are_the_training_rows_of_each_subject(dataset):
         restored = stream.normaliser.targets["features"].restore(trial.targets["features"])
         np.testing.assert_allclose(restored, np.stack([row[3]["features"] for row in mine]), atol=1e-4)
         assert trial.stimulus_row.tolist() == [row[2] for row in mine]
-        names = [dataset.runs[i].run for i in trial.run.tolist()]
-        assert names == ["one-0"] * 27 + ["one-1"] * 27
+        assert trial.scan.tolist() == [0] * 54
 
 
 def test_an_unknown_target_is_told_with_what_exists(dataset):

@@ -146,12 +146,28 @@ def test_mean_of_others_refuses_ragged_voxels_and_a_lone_subject():
 
 def test_rows_meet_by_stimulus_and_by_turn_not_by_position():
     a, b = made_trials(("sub-a", "sub.b"))
-    a = Trial("a", a.brain[:5], {}, torch.tensor([7, 7, 8, 9, 7]), a.run[:5])
-    b = Trial("b", b.brain[:4], {}, torch.tensor([9, 7, 5, 7]), b.run[:4])
+    a = Trial("a", a.brain[:5], {}, torch.tensor([7, 7, 8, 9, 7]), a.scan[:5])
+    b = Trial("b", b.brain[:4], {}, torch.tensor([9, 7, 5, 7]), b.scan[:4])
     aligned = align([a, b])
     common = aligned.common()
     pairs = set(zip(aligned.rows_at("a", common).tolist(), aligned.rows_at("b", common).tolist(), strict=True))
     assert pairs == {(0, 1), (1, 3), (3, 0)}
+
+
+def test_a_person_without_the_first_scan_of_a_stimulus_stays_in_step():
+    """Three scans of stimulus 7, two of 8, then 7 again; b lacks the first row of all and the second of the repeat."""
+    a, b = made_trials(("sub-a", "sub.b"))
+    shown = [(7, 0), (7, 1), (7, 2), (8, 0), (8, 1), (7, 0), (7, 1), (7, 2)]
+    kept = [1, 2, 3, 4, 5, 7]
+    parts = [
+        Trial(t.subject, t.brain[: len(k)], {}, *torch.tensor([shown[i] for i in k]).T)
+        for t, k in ((a, range(8)), (b, kept))
+    ]
+    for trials in (parts, parts[::-1]):
+        aligned = align(trials)
+        common = aligned.common()
+        rows = (aligned.rows_at(s, common).tolist() for s in ("sub-a", "sub.b"))
+        assert set(zip(*rows, strict=True)) == {(i, kept.index(i)) for i in kept}
 
 
 def test_procrustes_is_the_best_of_many_orthonormal_maps():
@@ -184,7 +200,7 @@ def test_srm_finds_the_shared_response_of_brains_with_unequal_voxels():
 def test_an_enrolled_subject_joins_without_its_targets():
     trials = made_trials(noise=0.1)
     changed = [*trials[:2], Trial("sub-c", trials[2].brain, {k: v * 0 for k, v in trials[2].targets.items()},
-                                  trials[2].stimulus_row, trials[2].run)]  # fmt: skip
+                                  trials[2].stimulus_row, trials[2].scan)]  # fmt: skip
     models = []
     for data in (trials, changed):
         model = SRMConfig(dim=8, penalties=(1.0,), enrolled=("sub-c",)).build(SIZES)

@@ -64,8 +64,8 @@ class ToyStream:
         found = []
         for i, subject in enumerate(self.subjects):
             rows = self.rows(np.flatnonzero(self.owner == i), 1)
-            runs = torch.zeros(len(rows), dtype=torch.int64)
-            found.append(Trial(subject, rows.brain[subject], rows.targets, rows.stimulus_row, runs))
+            scan = torch.zeros(len(rows), dtype=torch.int64)
+            found.append(Trial(subject, rows.brain[subject], rows.targets, rows.stimulus_row, scan))
         return found
 
 

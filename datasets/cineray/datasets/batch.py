@@ -62,5 +62,5 @@ class Trial:
     targets: Mapping[str, Tensor]
     stimulus_row: Tensor
     """(rows,): equal across subjects where they saw the same thing."""
-    run: Tensor
-    """(rows,) int64: which run a row belongs to; a filter over time must not cross it."""
+    scan: Tensor
+    """(rows,) int64: whole TRs since the row's stimulus began, 0 in its first scan, whichever rows are left out."""

@@ -22,6 +22,9 @@ from cineray.datasets.view import ViewConfig
 
 __all__ = ["Staged", "Stream", "Trials", "specs_of"]
 
+CLOCK_S = 1e-6
+"""Times closer than this are the same: they come from sums of floats."""
+
 PREFETCH_STEPS = 2
 """Batches ready or in work besides the one in use: one hides the gather, the second evens out slow ones."""
 
@@ -146,16 +149,20 @@ class Trials:
     stream: Stream
 
     def __iter__(self) -> Iterator[Trial]:
+        dataset = self.stream.dataset
+        offset_s = dataset.samples(["offset_s"])["offset_s"].to_numpy()
         for subject in self.stream.examples.subjects:
-            if len(self.stream.examples.numbers_of(subject)):
-                yield self._trial(subject)
+            if len(numbers := self.stream.examples.numbers_of(subject)):
+                rows = self.stream.examples.rows(np.arange(numbers.start, numbers.stop))
+                scan = np.floor((offset_s[rows] + CLOCK_S) / dataset.tr_s).astype(np.int64)
+                yield self._trial(subject, torch.from_numpy(scan).to(self.stream.device))
 
-    def _trial(self, subject: str) -> Trial:
+    def _trial(self, subject: str, scan: Tensor) -> Trial:
         stream, num = self.stream, len(self.stream.examples.numbers_of(subject))
         window = stream.view.window.scans
         brain = torch.empty(num, window, stream.voxels[subject], device=stream.device)
         targets = {k: torch.empty(num, *s.shape, device=stream.device) for k, s in stream.target_specs.items()}
-        stimulus_row, run = (torch.empty(num, dtype=torch.int64, device=stream.device) for _ in range(2))
+        stimulus_row = torch.empty(num, dtype=torch.int64, device=stream.device)
         at = 0
         for batch in stream.in_order(subject):
             part = slice(at, at + len(batch))
@@ -163,9 +170,8 @@ class Trials:
             for name, target in targets.items():
                 target[part] = batch.targets[name]
             stimulus_row[part] = batch.stimulus_row
-            run[part] = torch.from_numpy(stream.examples.run_index(batch.example.cpu().numpy())).to(stream.device)
             at += len(batch)
-        return Trial(subject, brain, targets, stimulus_row, run)
+        return Trial(subject, brain, targets, stimulus_row, scan)
 
 
 def specs_of(dataset: Dataset, view: ViewConfig) -> dict[str, TensorSpec]:

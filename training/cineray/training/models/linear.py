@@ -118,16 +118,18 @@ class AlignedRows:
 def align(trials: Iterable[Trial]) -> AlignedRows:
     """Number the rows so that equal numbers saw the same stimulus at the same time.
 
-    A stimulus longer than a scan covers several rows, and a repeat shows it again: the n-th row of a stimulus meets
-    the n-th row of the same stimulus in everybody else.
+    A stimulus longer than a scan covers several rows, and a repeat shows it again: a row meets those of everybody else
+    that are as many scans into the same stimulus, shown as many times before. Rows may be missing anywhere.
     """
-    numbers: dict[tuple[int, int], int] = {}
+    numbers: dict[tuple[int, int, int], int] = {}
     place = {}
     for trial in trials:
-        seen: dict[int, int] = {}
+        last: dict[int, tuple[int, int]] = {}
         own = []
-        for stimulus in trial.stimulus_row.tolist():
-            seen[stimulus] = seen.get(stimulus, -1) + 1
-            own.append(numbers.setdefault((stimulus, seen[stimulus]), len(numbers)))
+        for stimulus, scan in zip(trial.stimulus_row.tolist(), trial.scan.tolist(), strict=True):
+            before, showing = last.get(stimulus, (-1, 0))
+            showing += scan <= before  # inside one showing, scans only go up
+            last[stimulus] = (scan, showing)
+            own.append(numbers.setdefault((stimulus, showing, scan), len(numbers)))
         place[trial.subject] = np.array(own, np.int64)
     return AlignedRows(place, len(numbers))
