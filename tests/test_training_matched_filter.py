@@ -208,6 +208,22 @@ def test_gradient_reaches_every_parameter_of_a_solved_model():
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
+@pytest.mark.parametrize("person", ["within", "aligned", "unseen"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.5])
+def test_labels_that_do_not_vary_are_refused(person, value):
+    trials = World().trials()
+    flat = [replace(t, targets={"features": torch.full_like(t.targets["features"], value)}) for t in trials]
+    with pytest.raises(DataError, match=r"labels .* are constant") as caught:
+        fitted(flat, person=person)
+    assert "\n" not in str(caught.value)
+    still = [replace(t, brain=torch.full_like(t.brain, 0.1)) for t in trials]
+    with pytest.raises(DataError, match=r"scans .* are constant"):
+        fitted(still, person=person)
+    one = [replace(t, targets={"features": t.targets["features"] * torch.tensor([1.0] + [0.0] * (VALUES - 1))})
+           for t in trials]  # fmt: skip
+    assert np.isfinite(weights(fitted(one, person=person), "sub-a")).all()
+
+
 def test_brains_that_cannot_be_averaged_are_refused():
     with pytest.raises(DataError, match="voxel by voxel, found a 3, b 4"):
         MatchedFilterConfig().build(Sizes({"a": 3, "b": 4}, 1, {"features": (2,)}))

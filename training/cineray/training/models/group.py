@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from cineray.core.errors import DataError
+
 __all__ = [
     "Group",
     "Moments",
@@ -72,8 +74,8 @@ class Group:
     """
 
     def __init__(self, brains: Mapping[str, Array], labels: Mapping[str, Array]) -> None:
-        self.mean_brain = {s: x.mean(0, dtype=np.float64) for s, x in brains.items()}
-        self.mean_label = {s: y.mean(0, dtype=np.float64) for s, y in labels.items()}
+        self.mean_brain = {s: _mean(x) for s, x in brains.items()}
+        self.mean_label = {s: _mean(y) for s, y in labels.items()}
         total_x = np.sum([x - self.mean_brain[s] for s, x in brains.items()], axis=0)
         total_y = np.sum([y - self.mean_label[s] for s, y in labels.items()], axis=0)
         self.total_xx = total_x.T @ total_x
@@ -134,5 +136,20 @@ def matched_filter(encoding: Array, noise: Array, penalty: float, gain: float) -
 
 
 def least_squares_factor(m: Moments, weights: Array) -> float:
-    """What x W must be multiplied by to come closest to y over all rows and values."""
-    return float((m.yx.T * weights).sum() / (weights * (m.xx @ weights)).sum())
+    """What x W must be multiplied by to come closest to y over all rows and values.
+
+    Raises:
+        DataError: x W is zero, as it is where labels do not vary.
+    """
+    size = float((weights * (m.xx @ weights)).sum())
+    if size == 0:
+        raise DataError(
+            "the labels or the scans of the common training rows are constant, expected some that vary; "
+            "train on more rows (view.split.train) or on another target (view.targets)"
+        )
+    return float((m.yx.T * weights).sum() / size)
+
+
+def _mean(x: Array) -> Array:
+    """(columns,) means of rows; that of a constant column is exact, so that centring leaves zero and not rounding."""
+    return x[0] + (x - x[0]).mean(0, dtype=np.float64)
