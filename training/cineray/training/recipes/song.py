@@ -12,11 +12,19 @@ from cineray.datasets.view import ViewConfig, Window
 from cineray.training.models import ModelConfig
 from cineray.training.models.matched_filter import MatchedFilterConfig
 from cineray.training.models.mean_of_others import MeanOfOthersConfig
+from cineray.training.models.pooled_ridge import PooledRidgeConfig
 from cineray.training.models.ridge import RidgeConfig
 from cineray.training.optim import OptimConfig
 from cineray.training.run import Run
 
-__all__ = ["matched_filter", "matched_filter_aligned", "matched_filter_unseen", "ridge_unseen", "ridge_within"]
+__all__ = [
+    "matched_filter",
+    "matched_filter_aligned",
+    "matched_filter_unseen",
+    "pooled_ridge",
+    "ridge_unseen",
+    "ridge_within",
+]
 
 DATASET, TRAIN, TEST = "runs/data/song", "sitcomep1", "sitcomep2"
 
@@ -41,6 +49,14 @@ def ridge_unseen(*, dataset: str = DATASET, train: str = TRAIN, test: str = TEST
     return _run("mean_of_others", MeanOfOthersConfig(), Window(), dataset, train, test, subjects)
 
 
+def pooled_ridge(*, dataset: str = DATASET, train: str = TRAIN, test: str = TEST, subjects: Sequence[str] = ()) -> Run:
+    """Ridge from the single scans of all the others together, penalty 10,000; model.own=1 adds the person's own.
+
+    ``cineray train song:pooled_ridge dataset=runs/data/song train=sitcomep1 test=sitcomep2``
+    """
+    return _run("pooled_ridge", PooledRidgeConfig(), Window(), dataset, train, test, subjects)
+
+
 def matched_filter(
     *, dataset: str = DATASET, train: str = TRAIN, test: str = TEST, subjects: Sequence[str] = ()
 ) -> Run:
@@ -55,7 +71,10 @@ def matched_filter(
 def matched_filter_aligned(
     *, dataset: str = DATASET, train: str = TRAIN, test: str = TEST, subjects: Sequence[str] = ()
 ) -> Run:
-    """Matched filter that aligns the person by scans of the training film, labelled by the others: at least .80 / .80.
+    """Matched filter that aligns the person by scans of the training film: at least .80 / .80.
+
+    The labels of those scans are the others'. Everybody sees the film in step, so they are the person's own labels;
+    what is saved is the person's own log of what was on the screen.
 
     ``cineray train song:matched_filter_aligned dataset=runs/data/song train=sitcomep1 test=sitcomep2``
     """
