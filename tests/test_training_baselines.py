@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 from scipy.stats import ortho_group
+from sklearn.linear_model import Ridge
 
 from cineray.core.errors import DataError
 from cineray.training.models import MODELS
@@ -12,13 +13,16 @@ from cineray.training.models.base import ClosedForm, Sizes, Trial
 from cineray.training.models.chance import ChanceConfig
 from cineray.training.models.linear import align
 from cineray.training.models.mean_of_others import MeanOfOthersConfig
+from cineray.training.models.pooled_ridge import PooledRidgeConfig
 from cineray.training.models.ridge import RidgeConfig, choose_penalty, fit_ridge
 from cineray.training.models.srm import SRMConfig, fit_srm, procrustes
 
 SUBJECTS = ("sub-a", "sub.b", "sub-c")
 ROWS, SCANS, VOXELS = 60, 2, 6
 SIZES = Sizes(dict.fromkeys(SUBJECTS, VOXELS), SCANS, {"features": (4,), "tokens": (2, 3)})
-CLOSED_FORM = [m for m in MODELS if m().name in ("ridge", "srm", "mean_of_others", "matched_filter", "chance")]
+CLOSED_FORM = [
+    m for m in MODELS if m().name in ("ridge", "srm", "mean_of_others", "pooled_ridge", "matched_filter", "chance")
+]
 
 
 def made_trials(subjects=SUBJECTS, noise=0.5, voxels=VOXELS):
@@ -135,6 +139,41 @@ def test_mean_of_others_never_sees_its_own_subject():
     w, b = normal_equations(mean, flat(trials[1])[1], 5.0)
     np.testing.assert_allclose(model.read_in["sub·b"].weight.detach(), w, atol=1e-4)
     np.testing.assert_allclose(model.read_in["sub·b"].bias.detach(), b, atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [0.0, 0.7])
+def test_pooled_ridge_is_a_ridge_on_all_rows_one_person_after_the_other(own):
+    """People with unequal rows, brains and labels with a mean; scikit-learn solves each map from the rows."""
+    trials = [
+        Trial(
+            t.subject,
+            t.brain[i * 10 :] + i,
+            {k: v[i * 10 :] + 2 for k, v in t.targets.items()},
+            t.stimulus_row[i * 10 :],
+            t.scan[i * 10 :],
+        )
+        for i, t in enumerate(made_trials())
+    ]
+    model = PooledRidgeConfig(penalty=5.0, own=own).build(SIZES)
+    model.fit(trials)
+    for subject in SUBJECTS:
+        used = [t for t in trials if own or t.subject != subject]
+        weights = np.concatenate([np.full(len(t.brain), own if t.subject == subject else 1 / 2) for t in used])
+        x, y = (np.concatenate(rows).astype(np.float64) for rows in zip(*map(flat, used), strict=True))
+        expected = Ridge(alpha=5.0).fit(x, y, sample_weight=weights)
+        np.testing.assert_allclose(model.map_of(subject).weight.detach(), expected.coef_, atol=1e-5)
+        np.testing.assert_allclose(model.map_of(subject).bias.detach(), expected.intercept_, atol=1e-5)
+
+
+def test_pooled_ridge_refuses_ragged_voxels_a_lone_subject_and_one_without_own_rows():
+    with pytest.raises(DataError, match="pools brains voxel by voxel"):
+        PooledRidgeConfig().build(Sizes({"a": 3, "b": 4}, 1, {"features": (2,)}))
+    with pytest.raises(DataError, match="sub-a is the only subject"):
+        PooledRidgeConfig().build(SIZES).fit(made_trials()[:1])
+    trials, model = made_trials(), PooledRidgeConfig(own=1.0).build(SIZES)
+    model.fit(trials[:2])
+    with pytest.raises(DataError, match=r"sub-c.*set model.own=0"):
+        model({t.subject: t.brain for t in trials})
 
 
 def test_mean_of_others_refuses_ragged_voxels_and_a_lone_subject():

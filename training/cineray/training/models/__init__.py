@@ -7,15 +7,30 @@ from pydantic import Field
 from cineray.training.models.chance import ChanceConfig
 from cineray.training.models.matched_filter import MatchedFilterConfig
 from cineray.training.models.mean_of_others import MeanOfOthersConfig
+from cineray.training.models.pooled_ridge import PooledRidgeConfig
 from cineray.training.models.ridge import RidgeConfig
 from cineray.training.models.shared import SharedConfig
 from cineray.training.models.srm import SRMConfig
 
 __all__ = ["MODELS", "ModelConfig"]
 
-MODELS = (SharedConfig, RidgeConfig, SRMConfig, MeanOfOthersConfig, MatchedFilterConfig, ChanceConfig)
+MODELS = (
+    SharedConfig,
+    RidgeConfig,
+    SRMConfig,
+    MeanOfOthersConfig,
+    PooledRidgeConfig,
+    MatchedFilterConfig,
+    ChanceConfig,
+)
 
 ModelConfig = Annotated[
-    SharedConfig | RidgeConfig | SRMConfig | MeanOfOthersConfig | MatchedFilterConfig | ChanceConfig,
+    SharedConfig
+    | RidgeConfig
+    | SRMConfig
+    | MeanOfOthersConfig
+    | PooledRidgeConfig
+    | MatchedFilterConfig
+    | ChanceConfig,
     Field(discriminator="name"),
 ]

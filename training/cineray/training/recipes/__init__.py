@@ -17,6 +17,7 @@ Recipe = Callable[..., Run]
 RECIPES: dict[str, Recipe] = {
     "song:ridge": song.ridge_within,
     "song:mean_of_others": song.ridge_unseen,
+    "song:pooled_ridge": song.pooled_ridge,
     "song:matched_filter": song.matched_filter,
     "song:matched_filter_aligned": song.matched_filter_aligned,
     "song:matched_filter_unseen": song.matched_filter_unseen,
