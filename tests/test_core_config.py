@@ -30,6 +30,12 @@ def test_override_reaches_nested_keys_and_leaves_the_original():
     assert changed.fingerprint() != run.fingerprint()
 
 
+def test_a_new_name_of_the_whole_run_keeps_its_settings_and_of_a_model_drops_them():
+    run = a_run(**{"model.dim": 32, "optim.lr": 0.5})
+    assert run.override({"name": "y"}) == run.model_copy(update={"name": "y"})
+    assert run.override({"model.name": "chance"}).model.model_dump() == {"name": "chance"}
+
+
 @pytest.mark.parametrize("key", ["optim.lrr", "optim.lr.x", "nothing.here", "losses.7.weight"])
 def test_unknown_keys_are_named(key):
     with pytest.raises(ConfigError, match=key.split(".")[0]):

@@ -55,7 +55,7 @@ class Config(BaseModel):
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted keys replaced, e.g. ``{"model.depth": 3, "model": {"name": "ridge"}}``.
 
-        A changed ``name`` chooses another member of a union, so the old member's settings are dropped.
+        A changed ``name`` below the top chooses another member of a union, so the old member's settings are dropped.
         """
         values = self.model_dump(mode="json")
         # Names first: they decide which other keys exist.
@@ -112,7 +112,7 @@ def _set(values: Any, path: list[str], new: Any, key: str) -> None:
         values[int(last)] = _merged(values[int(last)], new)
         return
     old = values.get(last)
-    if last == "name" and old is not None and old != new:
+    if last == "name" and len(path) > 1 and old is not None and old != new:
         values.clear()
     values[last] = _merged(old, new)
 
