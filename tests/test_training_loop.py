@@ -198,8 +198,19 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path):
     train(toy_run(**{"optim.epochs": 1}), World(), toy_feed(), store)
     with pytest.raises(ConfigError, match="holds a run of other settings"):
         train(toy_run(**{"optim.epochs": 1, "optim.lr": 0.5}), World(), toy_feed(), store)
-    same = {"strategy.name": "ddp", "num_workers": 2, "fault.keep": 5}
-    assert identity(toy_run(**same)) == identity(toy_run()) != identity(toy_run(seed=1))
+    same = {"strategy.name": "ddp", "num_workers": 2, "fault.keep": 5, "name": "other", "evaluation.clip_s": 3.0,
+            "view.dataset": "elsewhere"}  # fmt: skip
+    assert identity(toy_run(**same)) == identity(toy_run())
+    others = [{"seed": 1}, {"optim.lr": 0.5}, {"view.split.gap_s": 1.0}, {"view.window.last": 1}, {"model.depth": 3}]
+    assert len({identity(toy_run(**changes)) for changes in [{}, *others]}) == 1 + len(others)
+
+
+def test_what_decides_no_weights_may_change_and_is_written_down(tmp_path):
+    store = Store.at(tmp_path)
+    before = train(toy_run(**{"optim.epochs": 1}), World(), toy_feed(), store)
+    changed = toy_run(**{"optim.epochs": 1, "name": "other", "evaluation.clip_s": 3.0})
+    assert train(changed, World(), toy_feed(), store).position == before.position
+    assert Run.loads(store.get("run.yaml")) == changed
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_it_is_kept(tmp_path):

@@ -107,6 +107,35 @@ def test_ranks_that_read_different_versions_are_told(tmp_path):
         on_ranks(2, _open_at_different_times, tmp_path)
 
 
+@pytest.mark.parametrize("use", ["train", "predict", "serve"])
+@pytest.mark.parametrize(
+    "edit", [{"view.split.val.blocks.take": [2]}, {"view.window.last": 1}, {"model.depth": 5}, {"view.split.gap_s": 0}]
+)
+def test_an_edited_run_is_refused(trained, use, edit):
+    path = trained / "run" / "run.yaml"
+    good = path.read_bytes()
+    path.write_text(read_run(Store.at(trained / "run")).override(edit).dump())
+    try:
+        with pytest.raises(ConfigError, match=r"checkpoint \d+ was trained with fingerprint \w{16}, these") as caught:
+            USES[use](trained)
+    finally:
+        path.write_bytes(good)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_run_whose_data_moved_is_the_same_run(trained, tmp_path, use):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.copytree(trained / "data", tmp_path / "data")
+    before = predict(tmp_path / "run", "test").predicted["features"]
+    moved = read_run(Store.at(tmp_path / "run")).override(
+        {"view.dataset": str(tmp_path / "data"), "name": "moved", "evaluation.num_bootstrap": 10}
+    )
+    (tmp_path / "run" / "run.yaml").write_text(moved.dump())
+    USES[use](tmp_path)
+    assert (predict(tmp_path / "run", "test").predicted["features"] == before).all()
+
+
 DAMAGES = {
     "empty": lambda good: b"",
     "cut": lambda good: good[: len(good) // 2],

@@ -25,6 +25,7 @@ from cineray.serving.tensors import StoredTensors
 from cineray.training.checkpoint import best, read_manifest
 from cineray.training.models.base import Sizes, subject_of
 from cineray.training.predict import read_run
+from cineray.training.resume import require_settings
 from cineray.training.run import Run
 
 __all__ = ["Pipeline", "SubjectDecoder", "windows"]
@@ -96,10 +97,14 @@ class Pipeline:
         Args:
             dataset_url: where the data set of the run is now; None is where it was trained.
             step: checkpoint to serve; None is the one with the least validation loss.
+
+        Raises:
+            ConfigError: ``run.yaml`` is not what the checkpoint was trained with, or the data set is another one.
         """
         store = Store.at(run_dir)
         run = read_run(store)
         manifest = read_manifest(store, best(store) if step is None else step)
+        require_settings(run, manifest, store)
         sizes = Sizes(manifest.sizes.voxels, manifest.sizes.scans, manifest.sizes.targets)
         dataset = Dataset.open(dataset_url or run.view.dataset)
         require_data(dataset.fingerprint, manifest.data, url=dataset.store.url, user=store.url)

@@ -61,7 +61,7 @@ class Manifest(Config):
     world_size: int
     strategy: str
     identity: str
-    """Fingerprint of the settings that decide the result (`cineray.training.resume.identity`)."""
+    """Fingerprint of the settings that decide the weights (`cineray.training.resume.identity`)."""
     data: str
     """Fingerprint of the data set (`cineray.datasets.manifest.Manifest.data_fingerprint`)."""
     sizes: StoredSizes

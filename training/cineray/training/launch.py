@@ -79,11 +79,10 @@ def launch(
     if manifest:
         data = Manifest.read(Store.at(run.view.dataset)).data_fingerprint
         require_data(data, manifest.data, url=run.view.dataset, user=store.url)
-        if manifest.position.epoch >= run.optim.epochs:
-            return Trained(manifest.position, manifest.metrics)
     open_schedule(run)
-    if manifest is None:
-        store.put("run.yaml", run.dump().encode())  # a folder that cannot be written is told before anything starts
+    store.put("run.yaml", run.dump().encode())  # a folder that cannot be written is told before anything starts
+    if manifest and manifest.position.epoch >= run.optim.epochs:
+        return Trained(manifest.position, manifest.metrics)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_INTERVAL_S)
     trainer = ray.train.torch.TorchTrainer(
         partial(_work, callbacks=callbacks or Callbacks()),

@@ -88,9 +88,9 @@ def train(
     require_data(feed.data, expected, url=run.view.dataset, user=user)
     with seeded(torch.device("cpu"), run.seed):
         model = run.model.build(feed.sizes).to(world.device)
+    if world.rank == 0:
+        store.put("run.yaml", run.dump().encode())  # also of a run that goes on: what decides no weights may differ
     if manifest is None:
-        if world.rank == 0:
-            store.put("run.yaml", run.dump().encode())
         if run.start:
             load_shared(model, run.view, run.start)
         _fit(model, feed.train.trials(), world)

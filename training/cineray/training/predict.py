@@ -26,6 +26,7 @@ from cineray.datasets.split import make_split
 from cineray.datasets.stream import Stream
 from cineray.training.checkpoint import best, read_manifest, read_tensors
 from cineray.training.models.base import Sizes
+from cineray.training.resume import require_settings
 from cineray.training.run import Run
 
 __all__ = ["Predictions", "Restored", "predict", "predict_stream", "read_run", "restore"]
@@ -112,9 +113,14 @@ def read_run(store: Store) -> Run:
 
 
 def restore(store: Store, step: int | None = None, device: torch.device | str = "cpu") -> Restored:
-    """Model and normaliser of a checkpoint, by default the best on validation data."""
+    """Model and normaliser of a checkpoint, by default the best on validation data.
+
+    Raises:
+        ConfigError: ``run.yaml`` is not what the checkpoint was trained with.
+    """
     run = read_run(store)
     manifest = read_manifest(store, best(store) if step is None else step)
+    require_settings(run, manifest, store)
     tensors = read_tensors(store, manifest, ("weights", "normaliser"))
     families = {
         family: {k.removeprefix(f"{family}/"): v for k, v in tensors.items() if k.startswith(f"{family}/")}

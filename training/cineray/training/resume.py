@@ -5,17 +5,38 @@ from torch import Tensor
 from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
 from cineray.training.checkpoint import Manifest, latest, read_manifest, read_tensors
-from cineray.training.run import FaultConfig, Run
+from cineray.training.run import EvaluationConfig, FaultConfig, Run
 from cineray.training.strategies import StrategyConfig
 from cineray.training.world import World
 
-__all__ = ["identity", "resumable", "resume"]
+__all__ = ["identity", "require_settings", "resumable", "resume"]
 
 
 def identity(run: Run) -> str:
-    """Fingerprint of the settings that decide the result: not where, how spread or how often saved."""
-    same = {"num_workers": 1, "strategy": StrategyConfig(), "fault": FaultConfig()}
+    """Fingerprint of the settings that decide the trained weights.
+
+    Not the name, how the work is spread, how often it is saved and how it is scored; nor where the data set lies, whose
+    content has a fingerprint of its own.
+    """
+    same = {
+        "name": "",
+        "view": run.view.model_copy(update={"dataset": ""}),
+        "strategy": StrategyConfig(),
+        "num_workers": 1,
+        "fault": FaultConfig(),
+        "evaluation": EvaluationConfig(),
+    }
     return run.model_copy(update=same).fingerprint()
+
+
+def require_settings(run: Run, manifest: Manifest, store: Store) -> None:
+    """`ConfigError` where the settings are not those that the checkpoint in ``store`` was trained with."""
+    if manifest.identity != (found := identity(run)):
+        raise ConfigError(
+            f"{store.url} holds a run of other settings: its checkpoint {manifest.step} was trained with fingerprint "
+            f"{manifest.identity}, these have {found}; put back what was changed (in run.yaml too), or train in a new "
+            "folder, as is needed if another version of cineray trained it"
+        )
 
 
 def resumable(run: Run, store: Store, step: int | None = None) -> Manifest | None:
@@ -28,11 +49,7 @@ def resumable(run: Run, store: Store, step: int | None = None) -> Manifest | Non
     if step is None:
         return None
     manifest = read_manifest(store, step)
-    if manifest.identity != identity(run):
-        raise ConfigError(
-            f"{store.url} holds a run of other settings (fingerprint {manifest.identity}, these have "
-            f"{identity(run)}); choose another folder or train the run.yaml that stands there"
-        )
+    require_settings(run, manifest, store)
     return manifest
 
 
