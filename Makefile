@@ -9,7 +9,7 @@ export DS_ACCELERATOR ?= cpu
 
 DEMO ?= runs/demo
 
-.PHONY: install demo test check results-song results-synthetic bench-stream
+.PHONY: install demo test check faults results-song results-synthetic bench-stream
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+faults: install
+	$(BIN)/python -m pytest -m faults
 
 results-song: install
 	TRAIN="$(TRAIN)" TEST="$(TEST)" SUBJECTS="$(SUBJECTS)" $(BIN)/python -m benchmarks.results_song

@@ -49,8 +49,8 @@ def test_the_stream_is_the_order_exactly_once_from_any_step(cluster, first, monk
 
     monkeypatch.setattr(references, "CHUNK_EXAMPLES", 300)  # several blocks an epoch, which do not end with it
     shard = references.references_dataset(SCHEDULE, *first, num_epochs=3).iterator()
-    stream = references.RayReferences(shard, SCHEDULE)
-    found = [list(stream(epoch, first[1] if epoch == first[0] else 0)) for epoch in range(first[0], 3)]
+    with closing(references.RayReferences(shard, SCHEDULE)) as stream:
+        found = [list(stream(epoch, first[1] if epoch == first[0] else 0)) for epoch in range(first[0], 3)]
     assert equal(itertools.chain(*found), expected(*first, 3))
     for epoch in found[1:]:
         assert sorted(np.concatenate(epoch)) == list(range(1003))

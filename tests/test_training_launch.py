@@ -57,7 +57,7 @@ def assert_every_row_once_an_epoch(url, schedule: Schedule):
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("num_workers", "num_kills"), [(1, 5), (2, 6)])
+@pytest.mark.parametrize(("num_workers", "num_kills"), [(1, 10), (2, 2), pytest.param(2, 12, marks=pytest.mark.faults)])
 def test_killed_workers_change_nothing(ray_cluster, tiny, tmp_path, num_workers, num_kills):
     from cineray.training.launch import launch
 

@@ -101,30 +101,35 @@ def finished_trials(store):
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(500)
-def test_a_search_survives_its_killed_driver(tmp_path):
+@pytest.mark.parametrize(
+    ("num_trials", "num_workers", "num_before"), [(3, 1, 1), pytest.param(6, 2, 2, marks=pytest.mark.faults)]
+)
+def test_a_search_survives_its_killed_driver(tmp_path, num_trials, num_workers, num_before):
     folder = tiny_run(tmp_path, optim__epochs=0)
     run = Run.loads(Store.at(folder).get("run.yaml").decode())
-    run = run.override({"optim.epochs": 2, "optim.batch_size": 32, "num_workers": 2, "strategy.name": "ddp"})
+    spread = {"num_workers": num_workers, "strategy.name": "ddp"}
+    run = run.override({"optim.epochs": 2, "optim.batch_size": 32} | spread)
     (tmp_path / "run.yaml").write_text(run.dump())
     out = tmp_path / "search"
     command = [sys.executable, "-m", "cineray.cluster.cli", "tune", str(tmp_path / "run.yaml"), f"out={out}"]
-    command += ["search.optim.lr=log:1e-4..1e-2", "search.model.dim=8,16", "num_trials=6", "grace_epochs=2"]
+    command += ["search.optim.lr=log:1e-4..1e-2", "search.model.dim=8,16", "grace_epochs=2"]
+    command += [f"num_trials={num_trials}"]
     store = Store.at(out)
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     until = time.monotonic() + 200
-    while len(finished_trials(store)) < 2 and driver.poll() is None and time.monotonic() < until:
+    while len(finished_trials(store)) < num_before and driver.poll() is None and time.monotonic() < until:
         time.sleep(0.2)
     assert driver.poll() is None, "it ended before it could be killed"
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     before = finished_trials(store)
-    assert 2 <= len(before) < 6
+    assert num_before <= len(before) < num_trials
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     after = finished_trials(store)
-    assert len(after) == 6
-    for name, log in list(before.items())[:2]:
+    assert len(after) == num_trials
+    for name, log in before.items():
         assert after[name] == log, "a finished trial was run again"
     table = json.loads(store.get("trials.json"))
     assert sorted(trial["trial"] for trial in table) == sorted(after)

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.linear_model import Ridge
 
 from cineray.core.config import Config
 from cineray.training.models.base import Sizes, Trial
@@ -19,6 +18,8 @@ Array = NDArray[np.floating]
 
 def fit_ridge(brain: Array, target: Array, penalty: float) -> tuple[Array, Array]:
     """(rows, voxels) and (rows, values) to weights (values, voxels) and bias (values,); the bias is not penalised."""
+    from sklearn.linear_model import Ridge  # a second of every worker's start, for one model
+
     solved = Ridge(alpha=penalty, solver="cholesky").fit(brain, target)
     return np.atleast_2d(solved.coef_), np.atleast_1d(solved.intercept_)
 
