@@ -33,7 +33,7 @@ def test_override_reaches_nested_keys_and_leaves_the_original():
 def test_a_new_name_of_the_whole_run_keeps_its_settings_and_of_a_model_drops_them():
     run = a_run(**{"model.dim": 32, "optim.lr": 0.5})
     assert run.override({"name": "y"}) == run.model_copy(update={"name": "y"})
-    assert run.override({"model.name": "chance"}).model.model_dump() == {"name": "chance"}
+    assert not hasattr(run.override({"model.name": "chance"}).model, "dim")
 
 
 @pytest.mark.parametrize("key", ["optim.lrr", "optim.lr.x", "nothing.here", "losses.7.weight"])
