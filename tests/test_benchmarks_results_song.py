@@ -13,10 +13,10 @@ from cineray.training.cuts import Scoring
 from cineray.training.feed import open_feed
 from cineray.training.loop import train
 from cineray.training.predict import predict
-from cineray.training.protocols.films import compare_film, ridge_unseen, ridge_within, score_film
 from cineray.training.protocols.segments import match_all, pairs_in_srm, standardise
 from cineray.training.recipes import song as recipes
 from cineray.training.world import World
+from film_protocol import compare_film, ridge_unseen, ridge_within, score_film
 
 PEOPLE = ["anna", "ben", "cleo", "dora", "emil", "finn"]
 PARCELS, COMPONENTS = 12, 5

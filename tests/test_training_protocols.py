@@ -5,15 +5,9 @@ import pytest
 from scipy.stats import ortho_group
 
 from cineray.training.cuts import Scoring
-from cineray.training.protocols.films import (
-    compare_film,
-    ridge_of_mean_brain,
-    ridge_unseen,
-    ridge_within,
-    score_film,
-)
 from cineray.training.protocols.segments import match_all, pairs_as_recorded, pairs_in_srm, standardise
 from cineray.training.protocols.sequences import own_sequence_ranks
+from film_protocol import compare_film, ridge_of_mean_brain, ridge_unseen, ridge_within, score_film
 
 QUICK = Scoring(num_bootstrap=50, num_null=3)
 

@@ -1,4 +1,4 @@
-"""Protocol B: decode the stimulus features of a film that the decoder has not been trained on.
+"""Protocol B on plain arrays: what recipes and run folders are compared with.
 
 Each function gives subject -> predictions (rows, features) on the test film; `score_film` scores any such mapping, a
 network's included.
