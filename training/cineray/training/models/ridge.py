@@ -15,6 +15,9 @@ __all__ = ["RidgeConfig", "RidgeDecoder", "choose_penalty", "fit_ridge"]
 
 Array = NDArray[np.floating]
 
+NUM_BLOCKS = 5
+"""Blocks that a penalty is chosen on: four fifths of the rows fit, close to what all of them will."""
+
 
 def fit_ridge(brain: Array, target: Array, penalty: float) -> tuple[Array, Array]:
     """(rows, voxels) and (rows, values) to weights (values, voxels) and bias (values,); the bias is not penalised."""
@@ -24,14 +27,14 @@ def fit_ridge(brain: Array, target: Array, penalty: float) -> tuple[Array, Array
     return np.atleast_2d(solved.coef_), np.atleast_1d(solved.intercept_)
 
 
-def choose_penalty(brain: Array, target: Array, penalties: Sequence[float], num_blocks: int = 5) -> float:
+def choose_penalty(brain: Array, target: Array, penalties: Sequence[float]) -> float:
     """The penalty of least squared error when each contiguous block of rows is predicted from the others.
 
     Blocks, not random rows: neighbouring scans are nearly copies of each other and would reward too weak a penalty.
     """
     if len(penalties) == 1:
         return penalties[0]
-    blocks = np.array_split(np.arange(len(brain)), num_blocks)
+    blocks = np.array_split(np.arange(len(brain)), NUM_BLOCKS)
     errors = []
     for penalty in penalties:
         error = 0.0
