@@ -27,7 +27,7 @@ SEEN = ("sub-01", "sub-02", "sub-03", "sub-04")
 NEW, NEW_MINUTES = "sub-05", 5.0
 METRICS = ("top1", "2afc")
 
-say = Console().print
+say = Console(soft_wrap=True).print
 
 
 def demonstrate(out: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def demonstrate(out: str) -> dict[str, Any]:
         with _step("the decoder behind HTTP on Ray Serve"):
             figures["serve"] = _serve(f"{out}/shared", data)
     _print_table(figures, list(runs))
-    say(f"report: {_report(out)}", soft_wrap=True)
+    say(f"report: {_report(out)}")
     found = {"demo": figures, "seconds": round(time.monotonic() - began, 1)}
     print(json.dumps(found))
     return found

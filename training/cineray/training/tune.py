@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import optuna
 from ray import tune
 from ray.train import Checkpoint
 from ray.tune.experiment import Trial
@@ -122,6 +123,7 @@ def _tuner(what: Search, store: Store, on_trial: Callable[[TrialResult], None]) 
     for key in store.list(f"{RAY_FOLDER}/"):  # of a driver that died before it had started anything
         store.delete(key)
     how = what.search
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return tune.Tuner(
         trainable,
         param_space={key: _domain(dimension) for key, dimension in what.space.items()},
