@@ -96,27 +96,36 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     for test, b in found["B"].items():
         null = found["null"]["B"][test]
         yield f"\nB, {test} after {b['train']}: {b['n_subjects']} people, {b['n_clips']} clips; 95 % intervals\n"
-        yield "| decoder | top-1 | top-5 | 2AFC | null 2AFC |\n|---|---|---|---|---|"
+        yield "| decoder | top-1 | top-5 | 2AFC | null top-1 | null 2AFC |\n|---|---|---|---|---|---|"
         for name in null:
             cells = (_cell(b[f"{name}_{m}"], b[f"{name}_{m}_ci"]) for m in ("top1", "top5", "2afc"))
-            yield f"| {name} | {' | '.join(cells)} | {null[name]['2afc']:.3f} |"
-        yield "\n| difference in 2AFC | mean and 95 % interval |\n|---|---|"
-        for key in (k for k in b if "_minus_" in k and k.endswith("_2afc")):
-            mean, *between = b[key]
-            yield f"| {key.removesuffix('_2afc').replace('_minus_', ' − ')} | {_cell(mean, between)} |"
+            yield f"| {name} | {' | '.join(cells)} | {null[name]['top1']:.3f} | {null[name]['2afc']:.3f} |"
+        yield "\n| difference | 2AFC | top-1 |\n|---|---|---|"
+        for pair in (k.removesuffix("_2afc") for k in b if "_minus_" in k and k.endswith("_2afc")):
+            cells = (_cell(b[f"{pair}_{m}"][0], b[f"{pair}_{m}"][1:]) for m in ("2afc", "top1"))
+            yield f"| {pair.replace('_minus_', ' − ')} | {' | '.join(cells)} |"
         yield f"\nchosen on {b['train']}: {json.dumps(b['chosen'])}"
     for test, a in found["A"].items():
         yield f"\nA, {test}, space fitted on {a['train']}: {a['n_subjects']} people, 95 % intervals\n"
         yield "| space | top-1 | percentile |\n|---|---|---|"
-        for name, prefix in (("ours", ""), ("SRM", "srm_"), ("parcels, no alignment", "parcels_")):
+        for name, prefix in (
+            ("ours", ""),
+            ("SRM", "srm_"),
+            ("parcels, no alignment", "parcels_"),
+            ("whitened parcels, no personal map", "whitened_"),
+        ):
             yield f"| {name} | {_cell(a[prefix + 'top1'], a[prefix + 'top1_ci'])} | {a[prefix + 'percentile']:.3f} |"
         for run, rest in found["null"]["A"][test].items():
             yield f"| ours, {run} (null) | {_cell(rest['top1'], rest['top1_ci'])} | {rest['percentile']:.3f} |"
         yield f"\nours − SRM, top-1: {a['ci'][0]:.3f} … {a['ci'][1]:.3f}"
+        mean, *between = a["minus_whitened"]
+        yield f"ours − whitened parcels, top-1: {_cell(mean, between)}"
+        yield f"chosen on {a['train']}: {json.dumps([a['chosen'], a['whitened_chosen']])}"
     if c := found["C"]:
         yield (
-            f"\nC, {c['run']}, {c['n_subjects']} people: top-1 {c['top1']:.3f}, mean rank {c['mean_rank']:.2f}; "
-            f"mispaired {c['mispaired']:.3f} (at most {c['mispaired_max']:.3f}), chance {c['chance']:.3f}"
+            f"\nC, {c['run']}, {c['n_subjects']} people: top-1 {_cell(c['top1'], c['top1_ci'])}, "
+            f"mean rank {c['mean_rank']:.2f}; mispaired {c['mispaired']:.3f} (at most {c['mispaired_max']:.3f}), "
+            f"chance {c['chance']:.3f}; top-1 by penalty: {json.dumps(c['top1_by_penalty'])}"
         )
 
 

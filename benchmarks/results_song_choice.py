@@ -18,8 +18,9 @@ from scipy.ndimage import gaussian_filter1d
 from cineray.core.errors import DataError
 from cineray.training.metrics.retrieval import two_afc
 from cineray.training.metrics.similarity import clips_of, pearson_matrix
-from cineray.training.models.group import Group
+from cineray.training.models.group import Group, Moments
 from cineray.training.models.matched_filter import MatchedFilterConfig, solve_person
+from cineray.training.models.pooled_ridge import moments_with_bias, pooled, solve_pooled
 from cineray.training.models.ridge import fit_ridge
 from cineray.training.protocols.segments import standardise
 
@@ -34,12 +35,15 @@ SHARED_GRID = {
     "noise_penalty": (300.0, 1000.0, 3000.0, 10_000.0),
     "gain": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
 }
+HIGH_PASS_SD_TR = MatchedFilterConfig().high_pass_sd_tr
 HIGH_PASS_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 PERSONAL_GRID = {"map_penalty": (1000.0, 3000.0, 10_000.0), "own_noise": (0.2, 0.5, 0.8)}
 RIDGE_GRID = (100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0, 100_000.0)
+OWN_GRID = (0.1, 0.3, 1.0, 3.0)
+"""Weight of the own scans in the pooled ridge: as many as all the others' together weigh 1."""
 
-Solve = Callable[[Group, str], Array]
-"""Group of the kept rows and person -> weights (parcels, components)."""
+Solve = Callable[[int, str], Array]
+"""Number of the block held out and person -> weights (parcels, components)."""
 
 
 class Choice:
@@ -58,6 +62,8 @@ class Choice:
             )
         self.groups = [Group(*({s: x[kept] for s, x in rows.items()} for rows in (brains, labels)))
                        for kept, _ in self.parts]  # fmt: skip
+        self.moments = [{s: moments_with_bias(x[kept], labels[s][kept]) for s, x in brains.items()}
+                        for kept, _ in self.parts]  # fmt: skip
         self.candidates = {s: clips_of(y, self.clip) for s, y in labels.items()}
 
     def matched_filter(self) -> dict[str, dict[str, Any]]:
@@ -66,14 +72,23 @@ class Choice:
         settings = [dict(zip(SHARED_GRID, values, strict=True)) for values in product(*SHARED_GRID.values())]
         scores = {}
         for at, changes in enumerate(settings):
-            config = base.model_copy(update=changes)
-            for amount, score in self._scores(partial(_solved, config), config, HIGH_PASS_GRID).items():
+            solve = partial(self._filter, base.model_copy(update=changes))
+            for amount, score in self._scores(solve, HIGH_PASS_GRID).items():
                 scores[at, amount] = score
-        at, amount = max(scores, key=scores.__getitem__)
-        shared = {**settings[at], "high_pass": amount}
-        personal = {person: self._personal(base.model_copy(update={**shared, "person": person}))
-                    for person in ("aligned", "within")}  # fmt: skip
-        return {"unseen": shared} | {person: shared | own for person, own in personal.items()}
+
+        def best(allowed: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+            every = {key: {**settings[key[0]], "high_pass": key[1]} for key in scores}
+            return every[max((key for key in scores if allowed(every[key])), key=scores.__getitem__)]
+
+        shared = best(lambda _: True)
+        found = {
+            "unseen": shared,
+            "unseen_no_gain": best(lambda one: one["gain"] == 0),
+            "unseen_no_high_pass": best(lambda one: one["high_pass"] == 0),
+        }
+        for name, person in (("unseen_aligned", "aligned"), ("within", "within")):
+            found[name] = shared | self._personal(base.model_copy(update={**shared, "person": person}))
+        return found
 
     def ridge_within(self) -> float:
         """Penalty of a regression on the person's own scans."""
@@ -84,10 +99,22 @@ class Choice:
         total = np.sum(list(self.brains.values()), axis=0)
         return self._penalty(lambda person, kept: standardise((total - self.brains[person])[kept]))
 
+    def pooled(self, own_weights: Sequence[float]) -> tuple[dict[str, float], dict[str, float]]:
+        """Settings of the pooled ridge: as it is, and with the strength of a high-pass chosen along with the rest."""
+        scores: dict[tuple[float, float, float], float] = {}
+        for own in own_weights:
+            pools = [{s: pooled(moments, s, own) for s in self.subjects} for moments in self.moments]
+            for penalty in RIDGE_GRID:
+                found = self._scores(partial(_pooled_weights, pools, penalty), HIGH_PASS_GRID)
+                scores |= {(own, penalty, amount): score for amount, score in found.items()}
+        plain = max((key for key in scores if key[-1] == 0), key=scores.__getitem__)
+        filtered = max(scores, key=scores.__getitem__)
+        return _pooled_settings(*plain), _pooled_settings(*filtered)
+
     def _personal(self, config: MatchedFilterConfig) -> dict[str, Any]:
         settings = [dict(zip(PERSONAL_GRID, values, strict=True)) for values in product(*PERSONAL_GRID.values())]
         configs = [config.model_copy(update=changes) for changes in settings]
-        scores = [self._scores(partial(_solved, c), c, (c.high_pass,))[c.high_pass] for c in configs]
+        scores = [self._scores(partial(self._filter, c), (c.high_pass,))[c.high_pass] for c in configs]
         return settings[int(np.argmax(scores))]
 
     def _penalty(self, rows: Callable[[str, NDArray[np.int64]], Array]) -> float:
@@ -102,13 +129,15 @@ class Choice:
             scores.append(np.mean(of_person))
         return RIDGE_GRID[int(np.argmax(scores))]
 
-    def _scores(self, solve: Solve, config: MatchedFilterConfig, amounts: Sequence[float]) -> dict[float, float]:
+    def _filter(self, config: MatchedFilterConfig, at: int, subject: str) -> Array:
+        return solve_person(self.groups[at], subject, config)
+
+    def _scores(self, solve: Solve, amounts: Sequence[float]) -> dict[float, float]:
         """Strength of the high-pass -> mean over people of the score."""
         found: dict[float, list[float]] = {amount: [] for amount in amounts}
         for s in self.subjects:
-            pairs = zip(self.parts, self.groups, strict=True)
-            held = np.concatenate([self.brains[s][held] @ solve(group, s) for (_, held), group in pairs])
-            running = gaussian_filter1d(held, config.high_pass_sd_tr, axis=0, mode="nearest")
+            held = np.concatenate([self.brains[s][held] @ solve(at, s) for at, (_, held) in enumerate(self.parts)])
+            running = gaussian_filter1d(held, HIGH_PASS_SD_TR, axis=0, mode="nearest")
             for amount, scores in found.items():
                 scores.append(self._score(s, held - amount * running))
         return {amount: float(np.mean(scores)) for amount, scores in found.items()}
@@ -124,5 +153,9 @@ def blocks(num: int, gap: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.i
         yield rows[(rows < held[0] - gap) | (rows > held[-1] + gap)], held
 
 
-def _solved(config: MatchedFilterConfig, group: Group, subject: str) -> Array:
-    return solve_person(group, subject, config)
+def _pooled_weights(pools: list[dict[str, Moments]], penalty: float, at: int, subject: str) -> Array:
+    return solve_pooled(pools[at][subject], penalty)[0]
+
+
+def _pooled_settings(own: float, penalty: float, high_pass: float) -> dict[str, float]:
+    return {"own": own, "penalty": penalty, "high_pass": high_pass}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.results_song_choice import Choice
+from benchmarks.results_song_choice import HIGH_PASS_SD_TR, OWN_GRID, Choice
 from benchmarks.results_song_data import Song
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
@@ -18,7 +18,6 @@ from cineray.training.evaluate import parts_of
 from cineray.training.feed import open_feed
 from cineray.training.loop import train
 from cineray.training.metrics import RETRIEVAL_METRICS
-from cineray.training.models.matched_filter import MatchedFilterConfig
 from cineray.training.predict import predict
 from cineray.training.recipes import song as recipes
 from cineray.training.run import Run
@@ -28,15 +27,20 @@ from cineray.training.world import World
 METRICS = ("top1", "top5", "2afc")
 HOW = Scoring(num_bootstrap=4000)
 
-HIGH_PASS = MatchedFilterConfig().high_pass_sd_tr
+ABLATED = ("unseen_no_gain", "unseen_no_high_pass")
+"""One thing fixed at 0 and all other settings chosen again."""
+POOLED = ("pooled_unseen", "pooled_unseen_high_pass", "pooled_within", "pooled_within_high_pass")
 
 COMPARED = {
-    "within": ("ridge_within", "ridge_within_tuned", "ridge_within_tuned_high_pass"),
-    "unseen": ("ridge_unseen", "ridge_unseen_tuned", "ridge_unseen_tuned_high_pass"),
-    "unseen_aligned": ("ridge_unseen", "ridge_unseen_tuned", "unseen"),
-}
-"""Ours against the baselines, the reference first; ``_tuned``: penalty chosen on the training film; ``_high_pass``:
-with ours, of the same strength."""
+    "within": ("ridge_within", "ridge_within_tuned", "ridge_within_tuned_high_pass",
+               "pooled_within", "pooled_within_high_pass"),
+    "unseen": ("ridge_unseen", "ridge_unseen_tuned", "ridge_unseen_tuned_high_pass",
+               "pooled_unseen", "pooled_unseen_high_pass", "unseen_no_gain", "unseen_no_high_pass"),
+    "unseen_aligned": ("ridge_unseen", "ridge_unseen_tuned", "unseen",
+                       "pooled_unseen", "pooled_unseen_high_pass", "pooled_within", "pooled_within_high_pass"),
+}  # fmt: skip
+"""Ours against the baselines, the reference first; ``_tuned``: penalty chosen on the training film;
+``_high_pass``: with ours, for ``ridge`` as strong as chosen for ours, for ``pooled`` chosen along with the penalty."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class Direction:
         for name, run in self.runs(chosen).items():
             say(f"{self.test}: {name}")
             parts = self._parts(run, name)
+            if name in POOLED:
+                parts = [_high_passed(p, chosen[name]["high_pass"]) for p in parts]
             decoded[name] = Decoded.of(parts)
             if name in ("ridge_within_tuned", "ridge_unseen_tuned"):
                 decoded[f"{name}_high_pass"] = Decoded.of(
@@ -101,16 +107,21 @@ class Direction:
             "unseen": recipes.matched_filter_unseen(**about),
             "unseen_aligned": recipes.matched_filter_aligned(**about),
         }
-        within, unseen = recipes.ridge_within(**about), recipes.ridge_unseen(**about)
+        within, unseen, pool = (
+            recipe(**about) for recipe in (recipes.ridge_within, recipes.ridge_unseen, recipes.pooled_ridge)
+        )
         return {
             **{name: run.override(_of_model(chosen[name])) for name, run in ours.items()},
             **{f"{name}_fixed": run for name, run in ours.items()},
-            "unseen_no_gain": ours["unseen"].override(_of_model(chosen["unseen"] | {"gain": 0.0})),
-            "unseen_no_high_pass": ours["unseen"].override(_of_model(chosen["unseen"] | {"high_pass": 0.0})),
+            **{name: ours["unseen"].override(_of_model(chosen[name])) for name in ABLATED},
             "ridge_within": within,
             "ridge_within_tuned": within.override({"model.penalties": [chosen["ridge_within"]]}),
             "ridge_unseen": unseen,
             "ridge_unseen_tuned": unseen.override({"model.penalties": [chosen["ridge_unseen"]]}),
+            **{
+                name: pool.override({f"model.{key}": chosen[name][key] for key in ("own", "penalty")})
+                for name in POOLED
+            },
         }
 
     def _choose(self, say: Any) -> dict[str, Any]:
@@ -118,9 +129,11 @@ class Direction:
         choice = Choice(brains, labels, tr_s=self.song.dataset.tr_s, clip_s=HOW.clip_s)
         say(f"{self.test}: penalties of the ridges, chosen on {self.train}")
         ridge = {"ridge_within": choice.ridge_within(), "ridge_unseen": choice.ridge_unseen()}
+        say(f"{self.test}: settings of the pooled ridges, chosen on {self.train}")
+        pools = dict(zip(POOLED, (*choice.pooled((0.0,)), *choice.pooled(OWN_GRID)), strict=True))
         say(f"{self.test}: settings of the matched filter, chosen on {self.train}")
         ours = choice.matched_filter()
-        return ridge | {"within": ours["within"], "unseen": ours["unseen"], "unseen_aligned": ours["aligned"]}
+        return ridge | pools | ours
 
     def _parts(self, run: Run, name: str) -> list[Part]:
         """Train, predict; each subject's predictions beside what it saw, z-scored over the test film."""
@@ -159,5 +172,5 @@ def _interval(values: NDArray[np.float64], table: Table) -> Interval:
 
 
 def _high_passed(part: Part, amount: float) -> Part:
-    running = gaussian_filter1d(part.predicted, HIGH_PASS, axis=0, mode="nearest")
+    running = gaussian_filter1d(part.predicted, HIGH_PASS_SD_TR, axis=0, mode="nearest")
     return replace(part, predicted=part.predicted - amount * running)

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from benchmarks import results_song
-from benchmarks.results_song_choice import Choice, blocks
 from benchmarks.results_song_data import Song
+from scipy.linalg import sqrtm
+from scipy.ndimage import gaussian_filter1d
+from sklearn.linear_model import Ridge
 
 from cineray.core.storage import Store
 from cineray.training.cuts import Scoring
@@ -113,6 +115,47 @@ def test_the_baselines_are_those_of_the_plain_arrays(data, found):
     assert found["A"]["right"]["srm_top1"] == pytest.approx(np.mean([m.top1.mean() for m in srm.values()]), abs=5e-3)
 
 
+@pytest.mark.parametrize(
+    "row", ["pooled_unseen", "pooled_unseen_high_pass", "pooled_within", "pooled_within_high_pass"]
+)
+def test_the_pooled_baselines_are_scikit_learns(data, found, row):
+    people = PEOPLE[1:]
+    (x, y), (xt, yt) = (rows_of(data, run, people) for run in ("left", "right"))
+    b, c = found["B"]["right"], found["B"]["right"]["chosen"][row]
+    assert (c["own"] > 0) == ("within" in row)
+    assert c["high_pass"] == 0 or row.endswith("high_pass")
+    predicted = {}
+    for held in people:
+        weights = np.repeat([c["own"] if s == held else 1 / 4 for s in people], len(y))
+        pool = np.concatenate([x[s] for s in people])
+        out = Ridge(alpha=c["penalty"]).fit(pool, np.tile(y, (5, 1)), sample_weight=weights).predict(xt[held])
+        predicted[held] = out - c["high_pass"] * gaussian_filter1d(out, 4, axis=0, mode="nearest")
+    expected = score_film(predicted, yt, tr_s=1.0, how=Scoring(num_bootstrap=10))
+    for metric in ("top1", "2afc"):
+        assert b[f"{row}_{metric}"] == pytest.approx(expected[metric].value, abs=2e-3)
+    ours = "within" if "within" in row else "unseen"
+    for metric in ("top1", "2afc"):
+        mean, low, high = b[f"{ours}_minus_{row}_{metric}"]
+        assert mean == pytest.approx(b[f"{ours}_{metric}"] - b[f"{row}_{metric}"])
+        assert low <= mean <= high
+
+
+def test_whitened_parcels_hold_nothing_of_the_person(data, found):
+    people = PEOPLE[1:]
+    (x, _), (xt, _) = (rows_of(data, run, people) for run in ("left", "right"))
+    share, pairs = found["A"]["right"]["whitened_chosen"]["shrinkage"], []
+    for held in people:
+        others = [s for s in people if s != held]
+        stack = np.stack([x[s] for s in others])
+        scatter = np.einsum("stv,stw->vw", stack - stack.mean(0), stack - stack.mean(0)) / 3
+        white = np.linalg.inv(sqrtm(scatter + share * np.trace(scatter) / PARCELS * np.eye(PARCELS)).real)
+        pairs.append((held, xt[held] @ white, np.mean([xt[s] for s in others], axis=0) @ white))
+    matches = match_all(pairs, 10)
+    a = found["A"]["right"]
+    assert a["whitened_top1"] == pytest.approx(np.mean([m.top1.mean() for m in matches.values()]), abs=5e-3)
+    assert a["minus_whitened"][0] == pytest.approx(a["top1"] - a["whitened_top1"])
+
+
 def test_what_the_brains_carry_is_found_and_what_they_do_not_is_not(found):
     b, null = found["B"]["right"], found["null"]["B"]["right"]
     assert min(b[f"{row}_2afc"] for row in ("within", "unseen", "unseen_aligned")) > 0.8
@@ -123,6 +166,8 @@ def test_what_the_brains_carry_is_found_and_what_they_do_not_is_not(found):
     candidates = [1 + sum(abs(i - j) >= 10 for j in range(91)) for i in range(91)]  # 91 windows of 10 in 100 scans
     assert quiet["nominal_chance"] == pytest.approx(np.mean([1 / n for n in candidates]))
     assert found["C"]["top1"] == 1
+    assert found["C"]["top1_ci"] == pytest.approx([0.025 ** (1 / 6), 1])  # of six right out of six, Clopper & Pearson
+    assert found["C"]["top1_by_penalty"]["10000"] == 1
     assert found["C"]["mispaired"] < 0.5
 
 
@@ -150,47 +195,12 @@ def decoded(run, folder, subject):
     return predictions.predicted["features"][predictions.subject == subject]
 
 
-@pytest.mark.parametrize("recipe", [recipes.matched_filter_unseen, recipes.ridge_unseen])
+@pytest.mark.parametrize("recipe", [recipes.matched_filter_unseen, recipes.ridge_unseen, recipes.pooled_ridge])
 def test_unseen_predicts_what_a_run_without_that_person_predicts(song, tmp_path, recipe):
     run = recipe(dataset=song.url, train="left", test="right", subjects=tuple(PEOPLE[1:]))
     without = run.override({"view.split.train.except_subjects": ["cleo"]})
     together, apart = decoded(run, tmp_path / "a", "cleo"), decoded(without, tmp_path / "b", "cleo")
     np.testing.assert_allclose(together, apart, atol=2e-3 * together.std())  # float16 z-scores are off by 1e-4
-
-
-def test_the_choice_is_the_best_of_a_loop_over_blocks(song):
-    people = song.subjects("left", "right")
-    brains, labels = song.brains("left", people), song.labels("left", people)
-    choice = Choice(brains, labels, tr_s=1.0, clip_s=20.0)
-    assert choice.ridge_within() in (scores := loop_over_penalties(brains, labels))
-    assert scores[choice.ridge_within()] == max(scores.values())
-
-
-def loop_over_penalties(brains, labels):
-    scores = {}
-    for penalty in (100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0, 100_000.0):
-        wins = []
-        for s, x in brains.items():
-            y, predicted = labels[s], np.zeros_like(labels[s])
-            for first in range(0, 240, 48):
-                kept = np.array([t for t in range(240) if t < first - 30 or t >= first + 48 + 30])
-                xc, yc = x[kept] - x[kept].mean(0), y[kept] - y[kept].mean(0)
-                w = np.linalg.solve(xc.T @ xc + penalty * np.eye(PARCELS), xc.T @ yc)
-                predicted[first : first + 48] = x[first : first + 48] @ w
-            clips = [slice(k, k + 20) for k in range(0, 240, 20)]
-            for a in clips:
-                r = [np.corrcoef(predicted[a].ravel(), y[c].ravel())[0, 1] for c in clips]
-                wins.append(np.mean([r[clips.index(a)] > other for c, other in zip(clips, r, strict=True) if c != a]))
-        scores[penalty] = np.mean(wins)
-    return scores
-
-
-def test_blocks_cover_the_film_and_keep_their_distance():
-    parts = list(blocks(103, 7))
-    assert np.concatenate([held for _, held in parts]).tolist() == list(range(103))
-    for kept, held in parts:
-        assert np.abs(np.subtract.outer(kept, held)).min() == 8
-        assert len(kept) >= 103 - len(held) - 14
 
 
 @pytest.mark.parametrize(

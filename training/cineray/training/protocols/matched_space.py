@@ -27,6 +27,8 @@ Brains = Mapping[str, Array]
 class MatchedSpace(Config):
     """Settings of the space; penalties are those of about 1500 scans of unit variance."""
 
+    personal: bool = True
+    """False: every scan as recorded, only whitened by what the others disagree about; nothing is fitted to a person."""
     noise_penalty: float = 300.0
     map_penalty: float = 3000.0
     own_noise: float = 0.6
@@ -39,6 +41,8 @@ class MatchedSpace(Config):
         others = [s for s in fit if s != held]
         if len(others) < 2:
             raise DataError(f"found {len(fit)} subjects, expected at least 3: one held out and a group of two")
+        if not self.personal:
+            return dict.fromkeys(fit, self._whitener([fit[s] for s in others]))
         total = np.sum([fit[s] for s in others], axis=0)
         groups = {s: (total - fit[s]) / (len(others) - 1) for s in others}
         common = np.mean([_scatter(fit[s] - groups[s]) for s in others], axis=0)
