@@ -17,13 +17,17 @@ PARCELS, COMPONENTS, ROWS = 12, 5, 240
 
 @pytest.fixture(scope="module")
 def film():
-    """Brains and labels of four people who saw one slow stimulus."""
+    """Brains and labels of four people who saw one slow stimulus; codes differ, and noise is shared by parcels."""
     rng = np.random.default_rng(0)
     white = rng.standard_normal((ROWS + 4, COMPONENTS))
     y = standardise(np.apply_along_axis(np.convolve, 0, white, np.ones(5), "valid"))
     code = rng.standard_normal((COMPONENTS, PARCELS))
-    noise = 6 * rng.standard_normal((4, ROWS, PARCELS))
-    return {s: standardise(y @ code + e) for s, e in zip("abcd", noise, strict=True)}, dict.fromkeys("abcd", y)
+    brains = {}
+    for subject in "abcd":
+        own = code + rng.standard_normal(code.shape)
+        noise = rng.standard_normal((ROWS, PARCELS)) @ rng.standard_normal((PARCELS, PARCELS))
+        brains[subject] = standardise(y @ own + 4 * noise)
+    return brains, dict.fromkeys(brains, y)
 
 
 def test_the_choice_is_the_best_of_a_loop_over_blocks(film):
@@ -39,6 +43,7 @@ def test_the_pooled_choice_is_the_best_of_a_loop_over_blocks(film):
     for own_weights in ((0.0,), OWN_GRID):
         scores = loop_over_pools(brains, labels, own_weights)
         plain, filtered = (tuple(c.values()) for c in choice.pooled(own_weights))
+        assert np.ptp(list(scores.values())) > 0.02, "a test in which all settings are alike would pass for any"
         assert scores[plain] == pytest.approx(max(v for k, v in scores.items() if k[2] == 0))
         assert scores[filtered] == pytest.approx(max(scores.values()))
 
