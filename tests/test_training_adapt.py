@@ -1,5 +1,7 @@
 """A new subject on a trained model: what is carried over, what is its own, what is refused, and that it helps."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,15 @@ def test_a_model_without_shared_layers_cannot_start_from_another_run(source, tmp
     )
     with pytest.raises(ConfigError, match="take the model and targets"):
         finish(adapt(from_=alone, subject=NEW, minutes=1), tmp_path / "adapted")
+
+
+def test_a_source_whose_settings_were_edited_is_refused(source, tmp_path):
+    edited = tmp_path / "edited"
+    shutil.copytree(source, edited)
+    run = read_run(Store.at(source)).override({"optim.lr": 0.5})
+    Store.at(edited).put("run.yaml", run.dump().encode())
+    with pytest.raises(ConfigError, match=r"edited holds a run of other settings"):
+        finish(adapt(from_=str(edited), subject=NEW, minutes=3), tmp_path / "run")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

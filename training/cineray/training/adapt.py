@@ -15,6 +15,7 @@ from cineray.datasets.view import ViewConfig
 from cineray.training.checkpoint import best, read_manifest, read_tensors
 from cineray.training.models.base import subject_of
 from cineray.training.predict import read_run
+from cineray.training.resume import require_settings
 from cineray.training.run import StartConfig
 
 __all__ = ["freeze_shared", "load_shared", "with_targets_of"]
@@ -53,7 +54,9 @@ def freeze_shared(model: nn.Module) -> None:
 
 def _tensors(start: StartConfig, family: str) -> dict[str, Tensor]:
     store = Store.at(start.run_dir)
-    found = read_tensors(store, read_manifest(store, best(store)), (family,))
+    manifest = read_manifest(store, best(store))
+    require_settings(read_run(store), manifest, store)
+    found = read_tensors(store, manifest, (family,))
     return {name.removeprefix(f"{family}/"): x for name, x in found.items()}
 
 
