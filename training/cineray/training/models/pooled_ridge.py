@@ -27,7 +27,7 @@ class PooledRidgeConfig(Config):
     """Settings of the pooled ridge."""
 
     name: Literal["pooled_ridge"] = "pooled_ridge"
-    penalty: float = Field(default=10_000.0, gt=0)
+    penalty: float = Field(default=3000.0, gt=0)
     """That of a regression on the scans of one person: the rows of all others together weigh as much as one's."""
     own: float = Field(default=0.0, ge=0)
     """Weight of the person's own rows. 0: nothing of the person is used; 1: as much as all the others together."""

@@ -50,7 +50,7 @@ def ridge_unseen(*, dataset: str = DATASET, train: str = TRAIN, test: str = TEST
 
 
 def pooled_ridge(*, dataset: str = DATASET, train: str = TRAIN, test: str = TEST, subjects: Sequence[str] = ()) -> Run:
-    """Ridge from the single scans of all the others together, penalty 10,000; model.own=1 adds the person's own.
+    """Ridge from the single scans of all the others together, penalty 3000; model.own=1 adds the person's own.
 
     ``cineray train song:pooled_ridge dataset=runs/data/song train=sitcomep1 test=sitcomep2``
     """
