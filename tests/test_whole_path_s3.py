@@ -48,7 +48,7 @@ def both(machine, s3_endpoint, tmp_path_factory):
     places = {"folder": str(tmp_path_factory.mktemp("folder")), "s3": "s3://cineray/whole/path"}
     with pytest.MonkeyPatch.context() as patch:
         for place in places.values():
-            run_verb(patch, "eval", tiny_run(place))
+            run_verb(patch, "eval", tiny_run(place, optim__batch_size=32))
     return places
 
 
