@@ -1,0 +1,162 @@
+"""Pretrained parts: what they are called, where they come from, where they lie. Knows no network and no torch.
+
+Below the parts folder each part has a folder of its own and beside it, written last, a record of every file's sha256:
+a part without its record was not pulled to the end.
+"""
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from cineray.core.config import Config
+from cineray.core.errors import ConfigError, IntegrityError
+
+__all__ = [
+    "CatalogueEntry",
+    "FileRecord",
+    "Part",
+    "PartRecord",
+    "catalogue",
+    "folder_of",
+    "locate",
+    "parts_folder",
+    "short_name",
+]
+
+CATALOGUE = "pretrained.yaml"
+INSTEAD = "without pretrained parts the light generator (generator.name=nearest) makes the videos"
+
+
+class Part(Config):
+    """A pretrained part by local folder, or by the hub's name and revision."""
+
+    folder: str | None = None
+    hub_id: str | None = None
+    """``owner/name``."""
+    revision: str | None = None
+    """Branch, tag or commit; the main branch where it is None."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.folder is None) == (self.hub_id is None):
+            raise ValueError(f"found folder={self.folder} and hub_id={self.hub_id}, expected exactly one of them")
+        if self.folder is not None and self.revision is not None:
+            raise ValueError(f"found revision={self.revision} of a local folder, expected it only beside hub_id")
+        if self.hub_id is not None and self.hub_id.count("/") != 1:
+            raise ValueError(f"found hub_id={self.hub_id}, expected owner/name")
+        return self
+
+    @property
+    def label(self) -> str:
+        """How errors and folders name it: ``owner/name@revision``, or the folder."""
+        return self.folder or f"{self.hub_id}@{self.revision or 'main'}"
+
+
+class CatalogueEntry(Config):
+    """A part that cineray knows by a short name."""
+
+    hub_id: str
+    revision: str = "main"
+    kind: Literal["model", "dataset"] = "model"
+    """The hub keeps weights in repositories of both kinds."""
+    licence: str
+    """As its page on the hub states it."""
+    size_gb: float = Field(gt=0)
+    """About; to know before pulling."""
+    used_for: str
+    files: tuple[str, ...] = ()
+    """Patterns of the files wanted; all of them where it is empty."""
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """Of files whose digest is known beforehand; the others are trusted on first pull and verified from then on."""
+
+    @property
+    def part(self) -> Part:
+        """As settings name it."""
+        return Part(hub_id=self.hub_id, revision=self.revision)
+
+
+class FileRecord(Config):
+    """One pulled file."""
+
+    bytes: int
+    sha256: str
+
+
+class PartRecord(Config):
+    """What was pulled; lies beside the part's folder."""
+
+    hub_id: str
+    revision: str
+    """As it was asked for."""
+    commit: str
+    """What that revision was when it was pulled."""
+    licence: str
+    files: dict[str, FileRecord]
+
+    @classmethod
+    def of(cls, folder: Path) -> "PartRecord | None":
+        """The record beside a part's folder; None where the part was not pulled to the end."""
+        path = cls.path(folder)
+        if not path.is_file() or not folder.is_dir():
+            return None
+        try:
+            values: Any = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise IntegrityError(f"{path} is not JSON ({error}); pull the part again") from None
+        return cls.parse(values)
+
+    @staticmethod
+    def path(folder: Path) -> Path:
+        """Where the record of a part's folder lies."""
+        return folder.with_name(f"{folder.name}.json")
+
+
+def catalogue() -> dict[str, CatalogueEntry]:
+    """Every part by its short name."""
+    text = files("cineray.core").joinpath(CATALOGUE).read_text(encoding="utf-8")
+    return {name: CatalogueEntry.parse(values) for name, values in yaml.safe_load(text).items()}
+
+
+def parts_folder() -> Path:
+    """``$CINERAY_MODELS``, else a folder of the user's cache."""
+    return Path(os.environ.get("CINERAY_MODELS") or Path.home() / ".cache" / "cineray" / "models")
+
+
+def folder_of(part: Part, root: Path) -> Path:
+    """Where a part of the hub lies below the parts folder."""
+    return root / part.label.replace("/", "--")
+
+
+def locate(part: Part, *, root: Path | None = None, instead: str = INSTEAD) -> Path:
+    """The local folder of a part.
+
+    Args:
+        part: What is looked for.
+        root: The parts folder; `parts_folder` where it is None.
+        instead: How the error ends: what can be done without this part.
+
+    Raises:
+        ConfigError: The part is not there; says how to get it.
+    """
+    if part.folder is not None:
+        path = Path(part.folder).expanduser()
+        if not path.is_dir():
+            raise ConfigError(f"found no folder '{part.folder}', expected a pretrained part there; {instead}")
+        return path
+    path = folder_of(part, root or parts_folder())
+    if PartRecord.of(path) is None:
+        raise ConfigError(
+            f"the pretrained part {part.label} is not at {path}; `cineray models pull {short_name(part)}` brings it "
+            f"from the hub, or name a local folder; {instead}"
+        )
+    return path
+
+
+def short_name(part: Part) -> str:
+    """What `cineray models pull` calls it: its name in the catalogue, else ``owner/name@revision``."""
+    return next((name for name, entry in catalogue().items() if entry.part.label == part.label), part.label)

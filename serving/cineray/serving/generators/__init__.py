@@ -1,0 +1,1 @@
+"""Generators: conditions to keyframes and videos. `GeneratorConfig` is the registry."""

@@ -1,0 +1,80 @@
+"""Names of pretrained parts, and what is said where one is missing."""
+
+import hashlib
+import json
+import re
+
+import pytest
+
+from cineray.core.errors import ConfigError, IntegrityError
+from cineray.core.pretrained import Part, PartRecord, catalogue, folder_of, locate, parts_folder
+
+
+def record(folder, **changes):
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"abc")
+    digest = hashlib.sha256(b"abc").hexdigest()
+    values = {"hub_id": "a/b", "revision": "main", "commit": "c" * 40, "licence": "MIT"}
+    values |= {"files": {"weights": {"bytes": 3, "sha256": digest}}} | changes
+    PartRecord.path(folder).write_text(json.dumps(values))
+
+
+def test_the_catalogue_names_hub_revision_licence_and_size():
+    entries = catalogue()
+    wanted = {"clip-bigg", "clip-l", "sd-vae", "taesd", "sd15", "realistic-vision", "animatediff-v3", "sparsectrl-rgb"}
+    assert wanted <= set(entries)
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", e.hub_id) and e.licence and e.revision for e in entries.values())
+    assert len({e.part.label for e in entries.values()}) == len(entries), "two names for one part"
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for e in entries.values() for digest in e.sha256.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "exactly one"),
+        ({"folder": "x", "hub_id": "a/b"}, "exactly one"),
+        ({"folder": "x", "revision": "main"}, "only beside hub_id"),
+        ({"hub_id": "clip"}, "owner/name"),
+    ],
+)
+def test_a_part_has_one_place(values, said):
+    with pytest.raises(ConfigError, match=said):
+        Part.parse(values)
+
+
+def test_a_folder_is_found_and_a_missing_one_named(tmp_path):
+    assert locate(Part(folder=str(tmp_path))) == tmp_path
+    with pytest.raises(ConfigError, match=r"no-such-part.*light generator"):
+        locate(Part(folder=str(tmp_path / "no-such-part")))
+
+
+def test_a_pulled_part_is_found_and_only_at_its_revision(tmp_path):
+    part = Part(hub_id="a/b")
+    record(folder_of(part, tmp_path))
+    assert locate(part, root=tmp_path).joinpath("weights").read_bytes() == b"abc"
+    with pytest.raises(ConfigError, match="a/b@v2"):
+        locate(Part(hub_id="a/b", revision="v2"), root=tmp_path)
+
+
+def test_a_part_without_its_record_was_not_pulled_to_the_end(tmp_path):
+    part = catalogue()["sd15"].part
+    folder_of(part, tmp_path).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"models pull sd15`.*light generator"):
+        locate(part, root=tmp_path)
+    with pytest.raises(ConfigError, match=r"models pull a/b@main`.*ask for grey$"):
+        locate(Part(hub_id="a/b"), root=tmp_path, instead="ask for grey")
+
+
+def test_a_torn_record_is_named(tmp_path):
+    folder = tmp_path / "a--b@main"
+    record(folder)
+    PartRecord.path(folder).write_text('{"hub_id": ')
+    with pytest.raises(IntegrityError, match=r"a--b@main\.json"):
+        locate(Part(hub_id="a/b"), root=tmp_path)
+
+
+def test_the_parts_folder_is_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("CINERAY_MODELS", str(tmp_path))
+    assert parts_folder() == tmp_path
+    monkeypatch.delenv("CINERAY_MODELS")
+    assert parts_folder().parts[-3:] == (".cache", "cineray", "models")
