@@ -6,29 +6,23 @@ parameters that never get gradient).
 
 import math
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from cineray.core.config import Config
-from cineray.training.models.base import Sizes, subject_key
+from cineray.training.models.base import Sizes
+from cineray.training.models.read_in import BrainReader, Reading, Residual
 
 __all__ = ["SharedConfig", "SharedDecoder"]
-
-READ_IN_SD = 1e-3
-"""Of the first weights of layers that read scan by scan: what a subject's rows do not teach, adds nothing. With few
-minutes of data the usual start (0.06 for 300 voxels) is noise that training never removes."""
 
 
 class SharedConfig(Config):
     """Settings of the shared-subject decoder."""
 
     name: Literal["shared"] = "shared"
-    read_in: Literal["window", "scan"] = "window"
-    """What a subject's layer reads: the whole window at once, or every scan by itself; a shared linear layer then
-    joins the scans. ``scan`` has as many times fewer parameters per subject as the window has scans, and what it
-    learns about the haemodynamic response serves everybody."""
+    read_in: Reading = "window"
+    """What a subject's layer reads (`cineray.training.models.read_in.Reading`)."""
     dim: int = 256
     """Width of the shared space."""
     depth: int = 1
@@ -43,51 +37,19 @@ class SharedConfig(Config):
         return SharedDecoder(self, sizes)
 
 
-class SharedDecoder(nn.Module):
+class SharedDecoder(BrainReader):
     """(rows, scans, voxels) per subject to one prediction per target."""
 
     def __init__(self, config: SharedConfig, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(config.read_in, config.dim, sizes)
         self.shapes = dict(sizes.targets)
-        by_scan = config.read_in == "scan"
-        per_voxel = 1 if by_scan else sizes.scans
-        self.read_in = nn.ModuleDict(
-            {subject_key(s): nn.Linear(per_voxel * v, config.dim) for s, v in sizes.voxels.items()}
-        )
-        self.join = nn.Linear(sizes.scans * config.dim, config.dim) if by_scan else None
-        if by_scan:
-            for own in self.read_in.values():
-                nn.init.normal_(cast(nn.Linear, own).weight, std=READ_IN_SD)
-        self.trunk = nn.Sequential(*[Residual(config) for _ in range(config.depth)])
+        blocks = [Residual(config.dim, config.expansion, config.dropout) for _ in range(config.depth)]
+        self.trunk = nn.Sequential(*blocks)
         self.heads = nn.ModuleDict({t: nn.Linear(config.dim, math.prod(s)) for t, s in sizes.targets.items()})
         self.retrieval = nn.Linear(config.dim, config.embedding_dim) if config.embedding_dim else None
 
     def forward(self, brain: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every subject layer runs, in the order of ``brain``, with zero rows if need be."""
-        x = self.trunk(torch.cat([self._read(s, rows) for s, rows in brain.items()]))
+        x = self.trunk(self.read(brain))
         out = {name: head(x).unflatten(1, self.shapes[name]) for name, head in self.heads.items()}
         return out if self.retrieval is None else out | {"embedding": self.retrieval(x)}
-
-    def _read(self, subject: str, rows: Tensor) -> Tensor:
-        """(rows, scans, voxels) to (rows, dim)."""
-        own = self.read_in[subject_key(subject)]
-        return own(rows.flatten(1)) if self.join is None else self.join(own(rows).flatten(1))
-
-
-class Residual(nn.Module):
-    """x + MLP(norm(x))."""
-
-    def __init__(self, config: SharedConfig) -> None:
-        super().__init__()
-        hidden = config.dim * config.expansion
-        self.body = nn.Sequential(
-            nn.LayerNorm(config.dim),
-            nn.Linear(config.dim, hidden),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(hidden, config.dim),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, dim) to the same."""
-        return x + self.body(x)
