@@ -84,9 +84,11 @@ def in_process(bench: Bench) -> None:
     data.write_lists(folder / "lists.parquet", bench.rows)
     lists = readers.pyarrow_file("pyarrow lists", [str(folder / "lists.parquet")])
     bench.ratio("perf.D3", "pyarrow default list<f16>", lists)
-    loaders = [readers.dataloader(folder, num_workers) for num_workers in (0, 1, 2)]
-    best = min(loaders, key=_cpu_of_an_epoch)
-    bench.ratio("perf.D6", f"{best.name} (best of 0, 1, 2)", best)
+    for key, gathered in (("perf.D6", False), ("D6_gathered", True)):
+        loaders = [readers.dataloader(folder, num_workers, gathered=gathered) for num_workers in (0, 1, 2)]
+        best = min(loaders, key=_cpu_of_an_epoch)
+        how = "its collation replaced by array[numbers]" if gathered else "rows collated"
+        bench.ratio(key, f"{best.name} (best of 0, 1, 2), {how}", best)
     data.write_hf(folder / "hf", bench.rows)
     bench.ratio("perf.D9", "Hugging Face datasets, shuffled", readers.hugging_face(folder / "hf"))
 

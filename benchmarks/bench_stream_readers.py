@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -140,7 +141,7 @@ def pyarrow_file(name: str, paths: list[str]) -> Reader:
 
 
 class MappedRows(torch.utils.data.Dataset):
-    """The memory-mapped rows for a torch ``DataLoader``, fetched a batch at a time."""
+    """Memory-mapped rows for a torch ``DataLoader``, fetched a batch at a time, put together by its own collation."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, None
@@ -148,18 +149,30 @@ class MappedRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(np.load(self.folder / "fmri.npy", mmap_mode="r"))
 
-    def __getitems__(self, numbers: list[int]) -> dict[str, torch.Tensor]:
+    def open(self) -> Rows:
+        """Mapped on first use, in the process that reads; copy-on-write, because torch has no read-only tensors."""
         if self.rows is None:
-            self.rows = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in WIDTHS}
-        return {name: torch.from_numpy(array[numbers]) for name, array in self.rows.items()}
+            self.rows = {name: np.load(self.folder / f"{name}.npy", mmap_mode="c") for name in WIDTHS}
+        return self.rows
+
+    def __getitems__(self, numbers: list[int]) -> Any:
+        return [{name: torch.from_numpy(array[n]) for name, array in self.open().items()} for n in numbers]
 
 
-def dataloader(folder: Path, num_workers: int) -> Reader:
-    """``DataLoader(shuffle=True)`` with batched fetching."""
+class GatheredRows(MappedRows):
+    """The same with one ``array[numbers]`` a column instead of rows that are collated."""
+
+    def __getitems__(self, numbers: list[int]) -> Any:
+        return {name: torch.from_numpy(array[numbers]) for name, array in self.open().items()}
+
+
+def dataloader(folder: Path, num_workers: int, *, gathered: bool = False) -> Reader:
+    """``DataLoader(shuffle=True)`` with batched fetching; ``gathered`` leaves nothing for its collation to do."""
     buffers = Buffers()
-    loader = torch.utils.data.DataLoader(
-        MappedRows(folder), batch_size=BATCH, shuffle=True, num_workers=num_workers, collate_fn=lambda batch: batch
-    )
+    how: dict[str, Any] = {"dataset": MappedRows(folder)}
+    if gathered:
+        how = {"dataset": GatheredRows(folder), "collate_fn": lambda batch: batch}
+    loader = torch.utils.data.DataLoader(**how, batch_size=BATCH, shuffle=True, num_workers=num_workers)
 
     def batches(epoch: int) -> Iterator[Rows]:
         for batch in loader:
