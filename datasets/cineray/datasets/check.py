@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from cineray.datasets.cache import ObjectBytes, open_object
 from cineray.datasets.index import ColumnReader, PageIndex
 from cineray.datasets.ingest import BRAIN_DTYPE, Progress
 from cineray.datasets.manifest import Manifest, ObjectInfo
-from cineray.datasets.schema import sample_schema, stimulus_schema, tensor_specs
+from cineray.datasets.schema import feature_schema, sample_schema, stimulus_schema, tensor_specs
 
 __all__ = ["Report", "check", "show"]
 
@@ -45,7 +46,7 @@ class Report:
 
 
 def check(url: str | Path, *, progress: Progress = lambda items, _: items) -> Report:
-    """Verify every object: length, sha256, page CRCs, schema, row count, and that samples and stimuli fit together.
+    """Verify every object: length, sha256, page CRCs, schema, row count, and that they fit together.
 
     A damaged object is reported and the others are looked at all the same; a manifest that cannot be read raises.
     """
@@ -54,12 +55,16 @@ def check(url: str | Path, *, progress: Progress = lambda items, _: items) -> Re
     stimuli = manifest.of_kind("stimuli")
     problems = list(_manifest_problems(manifest))
     ids: list[str] | None = []
+    first_rows = _first_rows(manifest)
     with tempfile.TemporaryDirectory() as folder:
-        for info in progress([*stimuli, *manifest.of_kind("samples")], "objects"):
+        others = (*manifest.of_kind("samples"), *manifest.of_kind("features"))
+        for info in progress([*stimuli, *others], "objects"):
             try:
                 table = _checked_object(store, manifest, info, Path(folder))
                 if info.kind == "samples":
                     _check_samples(table, info, ids)
+                elif info.kind == "features":
+                    _check_features(table, info, first_rows[info.key], ids)
                 elif ids is not None:
                     ids += table["stimulus_id"].to_pylist()
             except CinerayError as error:
@@ -101,6 +106,21 @@ def _manifest_problems(manifest: Manifest) -> Iterator[str]:
     starts = np.cumsum([0, *(run.num_rows for run in manifest.runs)])[:-1].tolist()
     if [run.first_row for run in manifest.runs] != starts:
         yield "the manifest's runs do not follow on from one another; ingest again"
+    num_stimuli = sum(info.num_rows for info in manifest.of_kind("stimuli"))
+    for target in manifest.features:
+        num_rows = sum(info.num_rows for info in manifest.features_of(target))
+        if num_rows != num_stimuli:
+            yield f"'{target}' has {num_rows} rows, expected one for each of {num_stimuli} stimuli; compute it again"
+
+
+def _first_rows(manifest: Manifest) -> dict[str, int]:
+    """Key of each features object -> row of the stimulus table that its first row belongs to."""
+    return {
+        info.key: first
+        for target in manifest.features
+        for objects in [manifest.features_of(target)]
+        for info, first in zip(objects, accumulate((o.num_rows for o in objects), initial=0), strict=False)
+    }
 
 
 def _checked_object(store: Store, manifest: Manifest, info: ObjectInfo, scratch: Path) -> pa.Table:
@@ -114,17 +134,23 @@ def _checked_object(store: Store, manifest: Manifest, info: ObjectInfo, scratch:
             source = open_object(store, info, None)
         _check_hash(source)
         index = PageIndex(source)
-        expected = (
-            stimulus_schema(manifest.target_specs)
-            if info.kind == "stimuli"
-            else sample_schema(manifest.subjects[info.subject], BRAIN_DTYPE)
-        )
+        expected = _schema(manifest, info)
         if not index.schema.equals(expected, check_metadata=True):
             raise IntegrityError(f"{info.key} does not have the columns of its kind; ingest again")
         _check_tensors(index)
         return index.table([name for name in expected.names if name not in tensor_specs(expected)])
     finally:
         copy.unlink(missing_ok=True)
+
+
+def _schema(manifest: Manifest, info: ObjectInfo) -> pa.Schema:
+    match info.kind:
+        case "stimuli":
+            return stimulus_schema(manifest.stimulus_specs)
+        case "features":
+            return feature_schema(info.target, manifest.target_specs[info.target])
+        case "samples":
+            return sample_schema(manifest.subjects[info.subject], BRAIN_DTYPE)
 
 
 def _download(store: Store, info: ObjectInfo, path: Path) -> None:
@@ -166,3 +192,10 @@ def _check_samples(table: pa.Table, info: ObjectInfo, ids: list[str] | None) -> 
         shown = ids[row] if 0 <= row < len(ids) else None
         if shown != name or (name is None and row != -1):
             raise IntegrityError(f"{info.key} pairs stimulus '{name}' with row {row}, which is another; ingest again")
+
+
+def _check_features(table: pa.Table, info: ObjectInfo, first_row: int, ids: list[str] | None) -> None:
+    """Rows in the order of the stimulus table (where that is whole)."""
+    names = table["stimulus_id"].to_pylist()
+    if ids is not None and names != ids[first_row : first_row + len(names)]:
+        raise IntegrityError(f"{info.key} is not in the order of the stimulus table; compute '{info.target}' again")

@@ -2,7 +2,7 @@
 
 import bisect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,8 +77,12 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Of its rows (`Manifest.data_fingerprint`)."""
+        """Of its samples and stimuli (`Manifest.data_fingerprint`)."""
         return self.manifest.data_fingerprint
+
+    def fingerprint_of(self, targets: Iterable[str]) -> str:
+        """What ties a run that reads these targets to its data (`Manifest.fingerprint_of`)."""
+        return self.manifest.fingerprint_of(targets)
 
     @property
     def tr_s(self) -> float:
@@ -162,7 +166,8 @@ class Dataset:
 
     def _stimulus_reader(self, target: str) -> ColumnReader:
         if ("", target) not in self._readers:
-            indexes = [self.index(info) for info in self.manifest.of_kind("stimuli")]
+            objects = self.manifest.features_of(target) or self.manifest.of_kind("stimuli")
+            indexes = [self.index(info) for info in objects]
             first_rows = np.cumsum([0, *(index.info.num_rows for index in indexes[:-1])]).tolist()
             self._readers["", target] = ColumnReader(indexes, first_rows, target, self._access)
         return self._readers["", target]

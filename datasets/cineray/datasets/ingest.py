@@ -49,7 +49,8 @@ def ingest(
     """Write a source's stimuli and recordings to ``out_url`` and publish them as its next version.
 
     Nothing becomes visible before the last step; `ConflictError` if another writer published meanwhile, `DataError`
-    with one sentence if the source cannot be used as it is. Without ``signal``, what suits the source is done.
+    with one sentence if the source cannot be used as it is. Without ``signal``, what suits the source is done. Features
+    computed from the last version stay where its stimuli are the same to the byte, and go where they are not.
     """
     assert isinstance(source, Config), "a source is a Config: its settings go into the manifest"
     signal = signal or SignalConfig.suiting(source.name)
@@ -78,6 +79,8 @@ def ingest(
         targets={name: asdict(spec) | {"shape": list(spec.shape)} for name, spec in specs.items()},
         notes=source.notes(),
     )
+    if before and before.stimuli_fingerprint == manifest.stimuli_fingerprint:
+        manifest = manifest.with_features_of(before)
     manifest.publish(store, tag)
     return manifest
 

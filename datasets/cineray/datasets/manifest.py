@@ -7,17 +7,17 @@ read at the start, in one atomic step: a reader sees the old data set or the new
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError, IntegrityError
 from cineray.core.storage import Store
 from cineray.datasets.schema import SCHEMA_VERSION, TensorSpec
 
-__all__ = ["MANIFEST_KEY", "Manifest", "ObjectInfo", "RunInfo", "require_data"]
+__all__ = ["MANIFEST_KEY", "FeatureInfo", "Manifest", "ObjectInfo", "RunInfo", "require_data"]
 
 MANIFEST_KEY = "manifest.json"
 
@@ -43,9 +43,11 @@ class ObjectInfo(Config):
     """One Parquet file: how long it is and what must be found in it."""
 
     key: str
-    kind: Literal["samples", "stimuli"]
+    kind: Literal["samples", "stimuli", "features"]
     subject: str = ""
     run: str = ""
+    target: str = ""
+    """Of a features object: the target it holds."""
     num_rows: int
     num_bytes: int
     sha256: str
@@ -58,6 +60,17 @@ class ObjectInfo(Config):
     def crc32(self, column: str, group: int) -> int:
         """CRC-32 of one page."""
         return int(self.page_crc32[column][8 * group : 8 * group + 8], 16)
+
+
+class FeatureInfo(Config):
+    """A target that an encoder computed from the stimuli."""
+
+    encoder: dict[str, Any]
+    """Its settings."""
+    identity: str
+    """Fingerprint of the settings and the pretrained files: where it is equal, so are the values."""
+    spec: dict[str, Any]
+    """The fields of the target's `TensorSpec`."""
 
 
 class Manifest(Config):
@@ -77,21 +90,53 @@ class Manifest(Config):
     runs: tuple[RunInfo, ...]
     objects: tuple[ObjectInfo, ...]
     targets: dict[str, dict[str, Any]]
-    """Target -> the fields of its `TensorSpec`."""
+    """Target of the stimulus table -> the fields of its `TensorSpec`."""
+    features: dict[str, FeatureInfo] = Field(default={})
+    """Computed target -> where it comes from."""
     notes: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _features_have_objects(self) -> Self:
+        stored = {info.target for info in self.of_kind("features")}
+        if stored != set(self.features):
+            raise ValueError(f"found objects of features {sorted(stored)}, expected {sorted(self.features)}")
+        return self
+
+    @property
+    def stimulus_specs(self) -> dict[str, TensorSpec]:
+        """Target of the stimulus table -> what its bytes mean."""
+        return {name: _spec(fields) for name, fields in self.targets.items()}
 
     @property
     def target_specs(self) -> dict[str, TensorSpec]:
-        """Target -> what its bytes mean."""
-        return {
-            name: TensorSpec(fields["dtype"], tuple(fields["shape"]), fields["axes"], fields["unit"])
-            for name, fields in self.targets.items()
-        }
+        """Every target, ingested or computed -> what its bytes mean."""
+        return self.stimulus_specs | {name: _spec(info.spec) for name, info in self.features.items()}
 
     @property
     def data_fingerprint(self) -> str:
-        """First 16 hex digits of a sha256 over the objects, in row order: equal for equal data, wherever it lies."""
-        return _digest({"objects": [info.sha256 for info in self.objects]})[:16]
+        """`fingerprint_of` samples and stimuli alone."""
+        return self.fingerprint_of(())
+
+    @property
+    def stimuli_fingerprint(self) -> str:
+        """Likewise, of the stimulus table: what features are computed from."""
+        return _digest({"objects": [info.sha256 for info in self.of_kind("stimuli")]})[:16]
+
+    def fingerprint_of(self, targets: Iterable[str]) -> str:
+        """First 16 hex digits of a sha256 over what somebody who reads these targets depends on.
+
+        That is every object of samples and stimuli, in row order, and those of the computed ones among ``targets``:
+        equal for equal data, wherever it lies, and blind to features that are not read.
+        """
+        used = [info for info in self.objects if info.kind != "features"]
+        for target in sorted(set(targets)):
+            used += self.features_of(target)
+        return _digest({"objects": [info.sha256 for info in used]})[:16]
+
+    def with_features_of(self, other: Self) -> Self:
+        """This version with all features of another one, whose stimuli are the same."""
+        objects = (*self.objects, *other.of_kind("features"))
+        return self.model_copy(update={"objects": objects, "features": other.features})
 
     def dumps(self) -> bytes:
         """JSON with a sha256 of itself as last entry."""
@@ -149,6 +194,16 @@ class Manifest(Config):
         """Samples or stimuli objects, in row order."""
         return [info for info in self.objects if info.kind == kind]
 
+    def features_of(self, target: str) -> list[ObjectInfo]:
+        """Objects of a computed target, in row order; none for another target."""
+        return [info for info in self.of_kind("features") if info.target == target]
+
+    def with_features(self, target: str, info: FeatureInfo, objects: Sequence[ObjectInfo]) -> Self:
+        """The next version: this one with a computed target added, or put in the place of the one of that name."""
+        kept = tuple(old for old in self.objects if old.target != target)
+        changes = {"objects": kept + tuple(objects), "features": self.features | {target: info}}
+        return self.model_copy(update=changes | {"version": self.version + 1, "commit": uuid.uuid4().hex})
+
     def orphans(self, store: Store) -> list[str]:
         """Keys that no reader of this manifest needs: left by a crash, or by an earlier version.
 
@@ -159,7 +214,7 @@ class Manifest(Config):
 
 
 def require_data(found: str, expected: str, *, url: str, user: str) -> None:
-    """Refuse a data set that is not the one ``user`` was made from (`Manifest.data_fingerprint`)."""
+    """Refuse a data set that is not the one ``user`` was made from (`Manifest.fingerprint_of` what that reads)."""
     if found != expected:
         raise ConfigError(
             f"the data set at {url} has fingerprint {found}, {user} was made from {expected}; publish that one there "
@@ -170,6 +225,10 @@ def require_data(found: str, expected: str, *, url: str, user: str) -> None:
 def joined_films(films: Sequence[str]) -> str:
     """The ``film`` of a run that showed these, in order of first appearance."""
     return " + ".join(dict.fromkeys(films))
+
+
+def _spec(fields: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(fields["dtype"], tuple(fields["shape"]), fields["axes"], fields["unit"])
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """The data contract, written once, with units and a version.
 
-Two tables. A row of *samples* is one scan (TR) of a run or one beta of a trial, of one subject. A row of *stimuli* is
-one stretch of film (or one picture) with the targets that hang on it. Tensors are required fixed-length binary
-columns, so that a Parquet page is raw memory (see `cineray.datasets.index`).
+A row of *samples* is one scan (TR) of a run or one beta of a trial, of one subject. A row of *stimuli* is one stretch
+of film (or one picture) with the targets that hang on it; *features* are targets computed from it later. Tensors are
+required fixed-length binary columns, so that a Parquet page is raw memory (see `cineray.datasets.index`).
 """
 
 import json
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cineray.core.errors import DataError
 
-__all__ = ["SCHEMA_VERSION", "TensorSpec", "sample_schema", "stimulus_schema", "tensor_specs"]
+__all__ = ["SCHEMA_VERSION", "TensorSpec", "feature_schema", "sample_schema", "stimulus_schema", "tensor_specs"]
 
 SCHEMA_VERSION = "1"
 
@@ -94,6 +94,14 @@ def stimulus_schema(targets: Mapping[str, TensorSpec]) -> pa.Schema:
             *[spec.field(name) for name, spec in targets.items()],
         ],
         metadata={"cineray.schema": SCHEMA_VERSION, "cineray.table": "stimuli"},
+    )
+
+
+def feature_schema(target: str, spec: TensorSpec) -> pa.Schema:
+    """Columns of one computed target: its rows are those of the stimulus table, in that order."""
+    return pa.schema(
+        [pa.field("stimulus_id", pa.string(), nullable=False), spec.field(target)],
+        metadata={"cineray.schema": SCHEMA_VERSION, "cineray.table": "features"},
     )
 
 

@@ -19,7 +19,7 @@ from cineray.core.storage import explained
 from cineray.datasets.manifest import ObjectInfo
 from cineray.datasets.page import MAX_HEADER_BYTES, read_page_header
 
-__all__ = ["ROW_GROUP_ROWS", "ShardWriter"]
+__all__ = ["ROW_GROUP_ROWS", "ShardWriter", "group_rows"]
 
 ROW_GROUP_ROWS = 256
 """Rows of a row group: enough to make its footer entry cheap, few enough to fetch and check in one piece."""
@@ -35,7 +35,7 @@ class ShardWriter:
         self._path = path
         self._schema = schema
         widest = max((f.type.byte_width for f in schema if pa.types.is_fixed_size_binary(f.type)), default=1)
-        self._group_rows = max(1, min(ROW_GROUP_ROWS, MAX_PAGE_BYTES // max(widest, 1)))
+        self._group_rows = group_rows(widest)
         self._sink = _HashingFile(path)
         self._waiting: list[Mapping[str, Any]] = []
         self._writer = pq.ParquetWriter(
@@ -68,7 +68,7 @@ class ShardWriter:
             part = {name: values[start : start + self._group_rows] for name, values in columns.items()}
             self._write_group(part, min(self._group_rows, num_rows - start))
 
-    def close(self, key_stem: str, kind: Literal["samples", "stimuli"], **where: str) -> ObjectInfo:
+    def close(self, key_stem: str, kind: Literal["samples", "stimuli", "features"], **where: str) -> ObjectInfo:
         """Finish the file; its key is ``<key_stem>-<hash>.parquet``."""
         self._flush()
         self._writer.close()
@@ -102,6 +102,11 @@ class ShardWriter:
         arrays = [_column(field, columns[field.name]) for field in self._schema]
         self._writer.write_table(pa.table(arrays, schema=self._schema), row_group_size=num_rows)
         self.num_rows += num_rows
+
+
+def group_rows(num_bytes: int) -> int:
+    """Rows of a row group whose widest column has ``num_bytes`` a row."""
+    return max(1, min(ROW_GROUP_ROWS, MAX_PAGE_BYTES // max(num_bytes, 1)))
 
 
 def page_checksums(path: Path) -> dict[str, str]:

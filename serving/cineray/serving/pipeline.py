@@ -107,7 +107,7 @@ class Pipeline:
         require_settings(run, manifest, store)
         sizes = Sizes(manifest.sizes.voxels, manifest.sizes.scans, manifest.sizes.targets)
         dataset = Dataset.open(dataset_url or run.view.dataset)
-        require_data(dataset.fingerprint, manifest.data, url=dataset.store.url, user=store.url)
+        require_data(dataset.fingerprint_of(run.view.targets), manifest.data, url=dataset.store.url, user=store.url)
         weights, moments = (StoredTensors(store, manifest, family) for family in ("weights", "normaliser"))
         where = torch.device(device)
         trunk = weights.read(name for name in weights.places if subject_of(name) is None)

@@ -63,7 +63,7 @@ class Manifest(Config):
     identity: str
     """Fingerprint of the settings that decide the weights (`cineray.training.resume.identity`)."""
     data: str
-    """Fingerprint of the data set (`cineray.datasets.manifest.Manifest.data_fingerprint`)."""
+    """Fingerprint of what was read of the data set (`cineray.datasets.manifest.Manifest.fingerprint_of`)."""
     sizes: StoredSizes
     metrics: dict[str, float]
     files: dict[str, StoredFile]

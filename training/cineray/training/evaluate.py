@@ -21,7 +21,7 @@ from cineray.training.bootstrap import Interval
 from cineray.training.cuts import Part, Scoring, Table, tabulate
 from cineray.training.metrics import RETRIEVAL_METRICS
 from cineray.training.predict import Predictions, read_run
-from cineray.training.run import EvaluationConfig
+from cineray.training.run import EvaluationConfig, Run
 from cineray.training.scores import compare, per_clip, score_table
 
 __all__ = ["compare_runs", "describe", "evaluate", "format_table", "parts_of"]
@@ -33,8 +33,7 @@ SHOWN_CLIPS = 100
 def evaluate(run_dir: str | Path, split: str = "test") -> dict[str, Any]:
     """Score every target and write ``evaluation/<split>.json``; returns what was written."""
     store = Store.at(run_dir)
-    run, predictions = read_run(store), Predictions.read(store, split)
-    dataset = Dataset.open(run.view.dataset)
+    run, predictions, dataset = _opened(store, split)
     how = scoring(run.evaluation, run.seed)
     found = {
         "run": run.name,
@@ -64,9 +63,18 @@ def compare_runs(
 
 
 def _parts_in(store: Store, split: str, target: str) -> list[Part]:
-    predictions = Predictions.read(store, split)
-    truths = dict(_truths(predictions, Dataset.open(read_run(store).view.dataset), (target,)))
+    _, predictions, dataset = _opened(store, split)
+    truths = dict(_truths(predictions, dataset, (target,)))
     return list(parts_of(predictions, target, truths[target]))
+
+
+def _opened(store: Store, split: str) -> tuple[Run, Predictions, Dataset]:
+    """A run, its predictions of a split, and the data set that both were made from."""
+    run, predictions = read_run(store), Predictions.read(store, split)
+    dataset = Dataset.open(run.view.dataset)
+    data = dataset.fingerprint_of(run.view.targets)
+    require_data(data, predictions.data, url=dataset.store.url, user="the predictions")
+    return run, predictions, dataset
 
 
 def scoring(config: EvaluationConfig, seed: int) -> Scoring:
@@ -105,7 +113,6 @@ def _truths(
     predictions: Predictions, dataset: Dataset, targets: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Each target's true rows, in the units of the predictions."""
-    require_data(dataset.fingerprint, predictions.data, url=dataset.store.url, user="the predictions")
     if unknown := set(targets) - set(predictions.predicted):
         raise ConfigError(f"there are no predictions of '{unknown.pop()}'; found {', '.join(predictions.predicted)}")
     shown, row = np.unique(predictions.stimulus_row, return_inverse=True)

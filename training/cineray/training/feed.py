@@ -26,7 +26,7 @@ class Feed:
     """Streams of one run."""
 
     data: str
-    """Fingerprint of the data set."""
+    """Fingerprint of what the run reads (`cineray.datasets.manifest.Manifest.fingerprint_of`)."""
     sizes: Sizes
     train: Stream
     val: Stream | None
@@ -60,7 +60,9 @@ def open_feed(run: "Run", normaliser: Normaliser | None = None, device: torch.de
 
     train = stream(split.train)
     sizes = Sizes(train.voxels, view.window.scans, {t: dataset.target_specs[t].shape for t in view.targets})
-    return Feed(dataset.fingerprint, sizes, train, stream(split.val) if len(split.val) else None, normaliser)
+    return Feed(
+        dataset.fingerprint_of(view.targets), sizes, train, stream(split.val) if len(split.val) else None, normaliser
+    )
 
 
 def open_schedule(run: "Run") -> Schedule:

@@ -77,7 +77,7 @@ def launch(
     run, store = run.located(), Store.at(out)
     manifest = resumable(run, store)
     if manifest:
-        data = Manifest.read(Store.at(run.view.dataset)).data_fingerprint
+        data = Manifest.read(Store.at(run.view.dataset)).fingerprint_of(run.view.targets)
         require_data(data, manifest.data, url=run.view.dataset, user=store.url)
     open_schedule(run)
     store.put("run.yaml", run.dump().encode())  # a folder that cannot be written is told before anything starts

@@ -44,7 +44,7 @@ class Predictions:
     step: int
     """Training step of the checkpoint."""
     data: str
-    """Fingerprint of the data set."""
+    """Fingerprint of what was read of the data set (`cineray.datasets.manifest.Manifest.fingerprint_of`)."""
     notes: NDArray[np.str_]
     """What the split says a reader must know (`cineray.datasets.split.Split`)."""
     subject: NDArray[np.str_]
@@ -102,7 +102,7 @@ class Restored:
     normaliser: Normaliser | None
     step: int
     data: str
-    """Fingerprint of the data set it was trained on."""
+    """Fingerprint of what it was trained on (`cineray.datasets.manifest.Manifest.fingerprint_of`)."""
 
 
 def read_run(store: Store) -> Run:
@@ -144,7 +144,7 @@ def predict(
     restored = restore(store, step, device)
     view, optim = restored.run.view, restored.run.optim
     dataset = Dataset.open(view.dataset)
-    require_data(dataset.fingerprint, restored.data, url=view.dataset, user=store.url)
+    require_data(dataset.fingerprint_of(view.targets), restored.data, url=view.dataset, user=store.url)
     parts = make_split(dataset, view.split, view.subjects, view.window)
     examples = getattr(parts, split)
     if not len(examples):
@@ -183,7 +183,7 @@ def predict_stream(model: nn.Module, stream: Stream, *, step: int = 0, notes: Se
     known = stream.normaliser.targets if stream.normaliser else {}
     return Predictions(
         step=step,
-        data=stream.dataset.fingerprint,
+        data=stream.dataset.fingerprint_of(stream.target_specs),
         notes=np.array(notes, np.str_),
         subject=np.array([r.subject for r in runs]),
         run=np.array([r.run for r in runs]),

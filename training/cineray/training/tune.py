@@ -74,7 +74,7 @@ def search(what: Search, out: str, *, on_trial: Callable[[TrialResult], None] = 
     """
     store = Store.at(out)
     run = what.run.located()
-    what = what.model_copy(update={"run": run, "data": Dataset.open(run.view.dataset).fingerprint})
+    what = what.model_copy(update={"run": run, "data": Dataset.open(run.view.dataset).fingerprint_of(run.view.targets)})
     _claim(what, store)
     tuner = _tuner(what, store, on_trial)
     found = sorted(
