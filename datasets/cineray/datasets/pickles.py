@@ -163,7 +163,7 @@ GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",  # how protocols 0 to 2 write no bytes
-    ("collections", "OrderedDict"): lambda: {},
+    ("collections", "OrderedDict"): dict,
 }
 """What a pickle may name (numpy 2 calls its core ``_core``), and what stands for it."""
 
