@@ -7,8 +7,10 @@ from pydantic import Field
 from cineray.training.models.chance import ChanceConfig
 from cineray.training.models.matched_filter import MatchedFilterConfig
 from cineray.training.models.mean_of_others import MeanOfOthersConfig
+from cineray.training.models.perception import PerceptionConfig
 from cineray.training.models.pooled_ridge import PooledRidgeConfig
 from cineray.training.models.ridge import RidgeConfig
+from cineray.training.models.semantic import SemanticConfig
 from cineray.training.models.shared import SharedConfig
 from cineray.training.models.srm import SRMConfig
 
@@ -16,21 +18,25 @@ __all__ = ["MODELS", "ModelConfig"]
 
 MODELS = (
     SharedConfig,
+    PerceptionConfig,
     RidgeConfig,
     SRMConfig,
     MeanOfOthersConfig,
     PooledRidgeConfig,
     MatchedFilterConfig,
     ChanceConfig,
+    SemanticConfig,
 )
 
 ModelConfig = Annotated[
     SharedConfig
+    | PerceptionConfig
     | RidgeConfig
     | SRMConfig
     | MeanOfOthersConfig
     | PooledRidgeConfig
     | MatchedFilterConfig
-    | ChanceConfig,
+    | ChanceConfig
+    | SemanticConfig,
     Field(discriminator="name"),
 ]
