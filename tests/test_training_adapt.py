@@ -127,8 +127,8 @@ def test_adapting_beats_starting_from_nothing_on_the_same_test_rows(adapted, tmp
     [
         ({"view.window.last": 3}, r"view\.window of this run is .*last=3.*is .*last=4"),
         ({"view.normalise": False}, r"view\.normalise of this run is False"),
-        ({"model.depth": 2}, r"shared tensor 'trunk\.1\..* is \(.*\) in this run and does not exist in"),
-        ({"model.dim": 32}, r"shared tensor '.*' is \(.*32.*\) in this run and is \(.*48.*\) in .*source"),
+        ({"model.depth": 2}, r"tensor 'trunk\.1\..* is \(.*\) in this run and does not exist in"),
+        ({"model.dim": 32}, r"tensor '.*' is \(.*32.*\) in this run and is \(.*48.*\) in .*source"),
     ],
 )
 def test_another_view_or_model_is_refused(source, tmp_path, change, said):

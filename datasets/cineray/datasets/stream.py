@@ -131,7 +131,7 @@ class Stream:
                 brain[name] = torch.empty(0, scans, voxels, device=self.device)
         for name, spec in self.target_specs.items():
             x = self._sent(staged.targets[name], spec.dtype, (len(staged), *spec.shape))
-            targets[name] = _scaled(x, known.targets[name] if known else None)
+            targets[name] = _scaled(x, known.targets.get(name) if known else None)
         example, stimulus_row = (torch.from_numpy(x).to(self.device) for x in (staged.example, staged.stimulus_row))
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()

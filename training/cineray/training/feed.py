@@ -10,7 +10,7 @@ from cineray.datasets.examples import Examples
 from cineray.datasets.normaliser import Normaliser
 from cineray.datasets.order import Schedule
 from cineray.datasets.stream import Stream, specs_of
-from cineray.training.adapt import with_targets_of
+from cineray.training.adapt import with_moments_of
 from cineray.training.models.base import Sizes
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def open_feed(run: "Run", normaliser: Normaliser | None = None, device: torch.de
     view, optim = run.view, run.optim
     dataset, split = _open(run)
     if view.normalise and normaliser is None:
-        normaliser = Normaliser.fit(dataset, split.train, view.targets)
+        normaliser = Normaliser.fit(dataset, split.train, view.scaled_targets)
         if run.start:
-            normaliser = with_targets_of(run.start, normaliser)
+            normaliser = with_moments_of(run.start, normaliser)
 
     def stream(examples: Examples) -> Stream:
         return Stream(

@@ -20,14 +20,14 @@ from cineray.core.storage import Store
 from cineray.datasets.batch import Batch, Trial
 from cineray.datasets.manifest import require_data
 from cineray.datasets.normaliser import Normaliser
-from cineray.training.adapt import freeze_shared, load_shared
+from cineray.training.adapt import freeze_start, load_start
 from cineray.training.checkpoint import Manifest, Position, StoredSizes
 from cineray.training.feed import Feed, MakeFeed
 from cineray.training.keeper import Keeper
 from cineray.training.ledger import Entry
 from cineray.training.losses import Loss, active, total_loss
 from cineray.training.mixing import mix
-from cineray.training.models.base import ClosedForm, subject_of
+from cineray.training.models.base import ClosedForm, Generative, subject_of
 from cineray.training.optim import learning_rate
 from cineray.training.resume import identity, resume
 from cineray.training.run import Run
@@ -92,14 +92,17 @@ def train(
         store.put("run.yaml", run.dump().encode())  # also of a run that goes on: what decides no weights may differ
     if manifest is None:
         if run.start:
-            load_shared(model, run.view, run.start)
+            load_start(model, run.view, run.start)
         _fit(model, feed.train.trials(), world)
     if run.start and run.start.freeze:
-        freeze_shared(model)
+        freeze_start(model, run.start)
     engine = build_engine(run.strategy, model, run.optim, world, subject_of=subject_of, state=state)
     keeper = Keeper(store, world, run.fault.keep, manifest)
     references = references or feed.train.references
-    return _Training(run, world, feed, engine, keeper, references, callbacks, manifest).run_to_end()
+    learns_from_targets = isinstance(model, Generative)
+    return _Training(
+        run, world, feed, engine, learns_from_targets, keeper, references, callbacks, manifest
+    ).run_to_end()
 
 
 class _Training:
@@ -111,12 +114,14 @@ class _Training:
         world: World,
         feed: Feed,
         engine: Engine,
+        learns_from_targets: bool,
         keeper: Keeper,
         references: References,
         callbacks: Callbacks,
         resumed: Manifest | None,
     ) -> None:
         self.run, self.world, self.feed, self.engine, self.keeper = run, world, feed, engine, keeper
+        self.learns_from_targets = learns_from_targets
         self.references, self.callbacks = references, callbacks
         self.position = resumed.position if resumed else Position()
         self.metrics = dict(resumed.metrics) if resumed else {}
@@ -193,7 +198,8 @@ class _Training:
         with seeded(self.world.device, *entropy) as generator:
             if any(loss.mixes for loss in losses):
                 batch = mix(batch, generator)
-            return self.engine.forward(batch.brain, last=last), batch
+            inputs = (batch.brain, batch.targets) if self.learns_from_targets else (batch.brain,)
+            return self.engine.forward(*inputs, last=last), batch
 
     def _meet(self, values: Tensor, counts: Tensor) -> tuple[list[float], list[int]]:
         """Sums over ranks in one exchange; with them travels the news of a finished checkpoint."""

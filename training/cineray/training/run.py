@@ -29,7 +29,10 @@ class StartConfig(Config):
     run_dir: str
     """Folder of a trained run; its best checkpoint on validation data counts."""
     freeze: bool = True
-    """Whether the shared layers stay as they are and only the subjects' own layers learn."""
+    """Whether what was loaded stays as it is: only the subjects' own layers learn, or all but the part."""
+    part: str = ""
+    """Part of the model that is the other run's whole model, its subjects' layers included; empty: the shared layers
+    of a model of the same kind."""
 
 
 class EvaluationConfig(Config):

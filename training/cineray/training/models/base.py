@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cineray.datasets.batch import Trial
 
-__all__ = ["ClosedForm", "Decoder", "Sizes", "Trial", "subject_key", "subject_of"]
+__all__ = ["ClosedForm", "Decoder", "Generative", "Sizes", "Trial", "subject_key", "subject_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,18 @@ class Decoder(Protocol):
         An output that predicts a target bears the target's name; others (``embedding``) are for losses.
         """
         ...
+
+
+class Generative(nn.Module):
+    """A model that learns to make its targets out of noise: while it trains it is also given them.
+
+    Called with ``targets`` it predicts them from noised ones, by torch's global generator; without, it samples, and
+    always from the same noise, so that a row is decoded alike whoever stands beside it.
+    """
+
+    def forward(self, brain: Mapping[str, Tensor], targets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Subject -> (rows, scans, voxels), target -> (batch, ...) to output -> (batch, ...)."""
+        raise NotImplementedError
 
 
 @runtime_checkable

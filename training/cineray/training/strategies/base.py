@@ -48,8 +48,11 @@ class Engine(ABC):
         self.setting = setting
 
     @abstractmethod
-    def forward(self, brain: Mapping[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
-        """Predictions of this rank's rows; ``last`` marks the step's last micro-batch, after which ranks meet."""
+    def forward(self, *inputs: Mapping[str, Tensor], last: bool = True) -> dict[str, Tensor]:
+        """Predictions of this rank's rows; ``last`` marks the step's last micro-batch, after which ranks meet.
+
+        ``inputs`` are what the model is called with: the brain, and the targets of a model that learns from them.
+        """
 
     @abstractmethod
     def backward(self, share: Tensor) -> None:

@@ -47,16 +47,16 @@ class NativeEngine(Engine):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting, setting.optimizer())
-        self.call: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = setting.model
+        self.call: Callable[..., dict[str, Tensor]] = setting.model
         # Once: while FSDP has its weights gathered (after validation) the model would show other tensors.
         self.trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         for parameter in self.trained.values():
             self.optimizer.start(parameter)
 
-    def forward(self, brain: Mapping[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
+    def forward(self, *inputs: Mapping[str, Tensor], last: bool = True) -> dict[str, Tensor]:
         """See `Engine`."""
         with self.setting.autocast():
-            return self.call(brain)
+            return self.call(*inputs)
 
     def backward(self, share: Tensor) -> None:
         """See `Engine`."""
@@ -100,14 +100,14 @@ class DDPEngine(NativeEngine):
         self.call = self.ddp
         self._settled = False
 
-    def forward(self, brain: Mapping[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
+    def forward(self, *inputs: Mapping[str, Tensor], last: bool = True) -> dict[str, Tensor]:
         """See `Engine`."""
         if torch.is_grad_enabled() and not self._settled:
-            self._settle(brain)
+            self._settle(*inputs)
         self.ddp.require_backward_grad_sync = last  # what DDP.no_sync() sets, but for forward and backward alike
-        return super().forward(brain)
+        return super().forward(*inputs)
 
-    def _settle(self, brain: Mapping[str, Tensor]) -> None:
+    def _settle(self, *inputs: Mapping[str, Tensor]) -> None:
         """One pass for nothing: DDP lays its buckets out anew after the first.
 
         With three ranks or more the layout decides the order of sums, so a resumed run would differ in the last bit.
@@ -115,7 +115,7 @@ class DDPEngine(NativeEngine):
         self._settled = True
         device = self.setting.world.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            sum(x.sum() * 0.0 for x in super().forward(brain).values()).backward()
+            sum(x.sum() * 0.0 for x in super().forward(*inputs).values()).backward()
         self.optimizer.zero_grad()
 
     def backward(self, share: Tensor) -> None:
@@ -126,11 +126,11 @@ class DDPEngine(NativeEngine):
 class FSDPEngine(NativeEngine):
     """Shards of everything; the mixed precision is FSDP's own."""
 
-    def forward(self, brain: Mapping[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
+    def forward(self, *inputs: Mapping[str, Tensor], last: bool = True) -> dict[str, Tensor]:
         """See `Engine`."""
         assert isinstance(self.module, FSDPModule)
         self.module.set_requires_gradient_sync(last)
-        return self.call(brain)
+        return self.call(*inputs)
 
     def backward(self, share: Tensor) -> None:
         """FSDP averages, shares add up."""

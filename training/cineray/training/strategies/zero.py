@@ -47,11 +47,11 @@ class ReplicatedEngine(ZeroEngine):
         for parameter in self.trained.values():
             self.optimizer.start(parameter)
 
-    def forward(self, brain: Mapping[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
+    def forward(self, *inputs: Mapping[str, Tensor], last: bool = True) -> dict[str, Tensor]:
         """See `Engine`."""
         self.deepspeed.set_gradient_accumulation_boundary(last)
         with self.setting.autocast():
-            return self.deepspeed(brain)
+            return self.deepspeed(*inputs)
 
     def step(self, lr: float, absent: Collection[str]) -> float:
         """Clipped here: DeepSpeed's stage 0 clips in fp32 but does not tell the norm."""
@@ -105,11 +105,11 @@ class ShardedEngine(ZeroEngine):
             for name, parameter in self.trained.items():
                 self._put(parameter, exact[name], None)
 
-    def forward(self, brain: Mapping[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
+    def forward(self, *inputs: Mapping[str, Tensor], last: bool = True) -> dict[str, Tensor]:
         """See `Engine`."""
         self.deepspeed.set_gradient_accumulation_boundary(last)
         dtype = torch.bfloat16 if self.setting.bf16 else torch.float32
-        return self.deepspeed({subject: rows.to(dtype) for subject, rows in brain.items()})
+        return self.deepspeed(*({name: rows.to(dtype) for name, rows in given.items()} for given in inputs))
 
     def step(self, lr: float, absent: Collection[str]) -> float:
         """See `Engine`."""
