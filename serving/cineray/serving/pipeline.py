@@ -55,17 +55,25 @@ class SubjectDecoder:
         """
         lengths = [len(x) for x in recordings]
         starts = np.cumsum([0, *lengths[:-1]])
-        brain = self._scaled(np.concatenate(recordings))
-        rows = torch.from_numpy(
-            np.concatenate([start + windows(n, self.window) for start, n in zip(starts, lengths, strict=True)])
-        ).to(self.device)
-        size = max(1, STEP_BYTES // (4 * self.window.scans * brain.shape[1]))
-        steps = [self.model({self.subject: brain[part]}) for part in rows.split(size)]
-        whole = {name: torch.cat([step[name] for step in steps]).float().cpu().numpy() for name in self.targets}
+        rows = [start + windows(n, self.window) for start, n in zip(starts, lengths, strict=True)]
+        whole = self._decode(np.concatenate(recordings), np.concatenate(rows))
         return [
-            {name: values[start : start + n] for name, values in whole.items()}
+            {name: values[start : start + n].numpy() for name, values in whole.items()}
             for start, n in zip(starts, lengths, strict=True)
         ]
+
+    @torch.inference_mode()
+    def at(self, recording: NDArray[np.floating], scans: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Some scans of one recording (scans, voxels) to target -> (len(scans), ...) on the CPU."""
+        return self._decode(recording, windows(len(recording), self.window)[scans])
+
+    def _decode(self, brain: NDArray[np.floating], windows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """(scans, voxels) and (rows, window) scan numbers to target -> (rows, ...) float32."""
+        x = self._scaled(brain)
+        size = max(1, STEP_BYTES // (4 * self.window.scans * x.shape[1]))
+        parts = torch.from_numpy(windows).to(self.device).split(size)
+        steps = [self.model({self.subject: x[part]}) for part in parts]
+        return {name: torch.cat([step[name] for step in steps]).float().cpu() for name in self.targets}
 
     def _scaled(self, brain: NDArray[np.floating]) -> Tensor:
         x = torch.from_numpy(np.ascontiguousarray(brain)).to(self.device)
@@ -159,7 +167,7 @@ class Pipeline:
         """Every stimulus of the data set, with ``target`` on the scale of the predictions."""
         table = self.dataset.stimuli(["stimulus_id", "film", "onset_s", "length_s"])
         features = self.dataset.gather_stimuli(target, np.arange(self.dataset.num_stimuli))
-        if self.normaliser is not None:
+        if self.normaliser is not None and target in self.normaliser.targets:
             features = self.normaliser.targets[target].scale(torch.from_numpy(features)).numpy()
         ids, films = table["stimulus_id"].to_pylist(), table["film"].to_pylist()
         return Gallery(ids, films, table["onset_s"].to_numpy(), table["length_s"].to_numpy(), features, self.card.tr_s)
