@@ -6,7 +6,8 @@ import torch
 from cineray.training.models import MODELS
 from cineray.training.models.base import Sizes, subject_of
 
-SIZES = Sizes(voxels={"sub-a": 9, "sub.b": 5}, scans=3, targets={"features": (4,), "clip_tokens": (2, 3)})
+TARGETS = {"features": (4,), "clip_tokens": (2, 3), "latents": (2, 3, 4, 4)}
+SIZES = Sizes(voxels={"sub-a": 9, "sub.b": 5}, scans=3, targets=TARGETS)
 
 
 def brain(rows=(3, 2)):

@@ -30,10 +30,11 @@ class ReleasedMixer(nn.Module):
     chain's result: the output is the input plus one number a block (specs/neuroclips.md, section 2.2).
     """
 
-    def __init__(self, dim: int, depth: int, dropout: float) -> None:
+    def __init__(self, dim: int, depth: int, dropout: float, *, linears: int = 2) -> None:
+        """``linears``: layers of each block and chain; NeuroClips' frame expansion has one."""
         super().__init__()
-        self.units = nn.ModuleList(_mlp(dim, dropout) for _ in range(depth))
-        self.tokens = nn.ModuleList(_mlp(1, dropout) for _ in range(depth))
+        self.units = nn.ModuleList(_mlp(dim, dropout, linears) for _ in range(depth))
+        self.tokens = nn.ModuleList(_mlp(1, dropout, linears) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, dim) to the same."""
@@ -50,5 +51,6 @@ class ReleasedMixer(nn.Module):
         return {name for name, _ in self.named_parameters() if name.startswith("units.") or name.endswith(".0.weight")}
 
 
-def _mlp(dim: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, dim))
+def _mlp(dim: int, dropout: float, linears: int) -> nn.Sequential:
+    layers = [nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, dim)]
+    return nn.Sequential(*layers[: 3 + linears])
