@@ -86,6 +86,9 @@ def test_stimuli_are_the_film_scan_by_scan():
                 t: (spec.dtype, spec.shape) for t, spec in specs.items()
             }
             np.testing.assert_array_equal(stimulus.targets["frames"], pictures[8 * number : 8 * number + 8])
+    few = [s.targets["frames"] for s in SMALL.override({"frame_step": 4}).stimuli()]
+    all_of_them = [s.targets["frames"] for s in SMALL.stimuli()]
+    np.testing.assert_array_equal(np.stack(few), np.stack(all_of_them)[:, ::4])
     blind = SMALL.override({"frames": False})
     assert list(blind.targets()) == ["features"]
     assert all(list(s.targets) == ["features"] for s in blind.stimuli())

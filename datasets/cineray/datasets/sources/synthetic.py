@@ -13,7 +13,7 @@ from cineray.core.config import Config
 from cineray.core.errors import ConfigError
 from cineray.datasets.schema import TensorSpec
 from cineray.datasets.sources.base import Recording, Stimulus
-from cineray.datasets.sources.synthetic_brain import Brain, make_atlas, make_brain
+from cineray.datasets.sources.synthetic_brain import BASELINE, Brain, draws, make_atlas, make_brain
 from cineray.datasets.sources.synthetic_film import NUM_FEATURES, PLACES, Film, features, make_film, simple_units
 
 __all__ = ["RECIPE", "SyntheticConfig"]
@@ -26,8 +26,6 @@ REFERENCE_MINUTES = 10.0
 REFERENCE_SCENES = 150
 """A film that nobody sees, on which weights are put on one scale; its scenes, at least, so that every shape and colour
 is seen however long the TR."""
-BASELINE = 100.0
-"""Added to every voxel, as scanners do, so that nobody relies on centred recordings."""
 
 
 class SyntheticConfig(Config):
@@ -53,6 +51,8 @@ class SyntheticConfig(Config):
     frame_px: int = Field(default=32, ge=PLACES)
     frames: bool = True
     """Whether to keep the pictures as a target."""
+    frame_step: int = Field(default=1, ge=1)
+    """Of the pictures, every so-manyth is kept; brains see them all."""
     voxels: tuple[int, int] = (150, 400)
     """Fewest and most voxels of a subject."""
     noise: float = Field(default=1.0, ge=0)
@@ -64,6 +64,8 @@ class SyntheticConfig(Config):
         frames = self.tr_s * self.fps
         if abs(frames - round(frames)) > 1e-9 or round(frames) < 2:
             raise ConfigError(f"tr_s times fps is {frames:g}, expected a whole number from 2; change one of the two")
+        if round(frames) % self.frame_step:
+            raise ConfigError(f"frame_step is {self.frame_step}, expected a divisor of {frames:g}; choose another")
         if self.frame_px % PLACES:
             raise ConfigError(f"frame_px is {self.frame_px}, expected a multiple of {PLACES}; choose another")
         if not 10 <= self.voxels[0] <= self.voxels[1]:
@@ -84,7 +86,7 @@ class SyntheticConfig(Config):
         """Known features and, if wanted, the pictures themselves."""
         columns = {"features": TensorSpec("float32", (NUM_FEATURES,), "dim", "activation")}
         if self.frames:
-            shape = (self.scan_frames, self.frame_px, self.frame_px, 3)
+            shape = (self.scan_frames // self.frame_step, self.frame_px, self.frame_px, 3)
             columns["frames"] = TensorSpec("uint8", shape, "frames height width channels", "sRGB")
         return columns
 
@@ -108,9 +110,9 @@ class SyntheticConfig(Config):
     def brain(self, subject: str) -> Brain:
         """All parameters of a subject's code."""
         reference = self.simple(REFERENCE)
-        rng = _rng(self.seed, "brain", subject)
+        rng = draws(self.seed, "brain", subject)
         num_voxels = int(rng.integers(self.voxels[0], self.voxels[1] + 1))
-        atlas = make_atlas(_rng(self.seed, "atlas"), reference)
+        atlas = make_atlas(draws(self.seed, "atlas"), reference)
         return make_brain(rng, atlas, reference, num_voxels=num_voxels, noise=self.noise, fps=self.fps)
 
     def stimuli(self) -> Iterator[Stimulus]:
@@ -119,7 +121,9 @@ class SyntheticConfig(Config):
             film = self.film(name)
             columns: dict[str, NDArray] = {"features": features(film, self.simple(name))}
             if self.frames:
-                columns["frames"] = film.frames(self.frame_px).reshape(len(film), *self.targets()["frames"].shape)
+                columns["frames"] = film.frames(self.frame_px)[:: self.frame_step].reshape(
+                    len(film), *self.targets()["frames"].shape
+                )
             for number in range(len(film)):
                 stimulus_id = f"{name}-{number:05d}"
                 yield Stimulus(
@@ -167,7 +171,7 @@ class SyntheticConfig(Config):
         rest = math.ceil(self.rest_s / self.tr_s)
         scans = len(scenes) + rest
         shown = self.simple(film)[scenes.start * self.scan_frames : scenes.stop * self.scan_frames]
-        noise = brain.noise(_rng(self.seed, "noise", subject, run), scans)
+        noise = brain.noise(draws(self.seed, "noise", subject, run), scans)
         return Recording(
             subject=subject,
             run=run,
@@ -180,17 +184,9 @@ class SyntheticConfig(Config):
         )
 
 
-def _rng(seed: int, *words: str) -> np.random.Generator:
-    """A stream of its own for each thing drawn: more subjects, films, minutes or repeats never change what was there.
-
-    Only a run that gets longer itself has other noise.
-    """
-    return np.random.default_rng([seed, *" ".join(words).encode()])
-
-
 @lru_cache(maxsize=16)
 def _film(seed: int, name: str, num_scenes: int, tr_s: float, fps: int) -> Film:
-    return make_film(_rng(seed, "film", name), num_scenes, scene_s=tr_s, fps=fps)
+    return make_film(draws(seed, "film", name), num_scenes, scene_s=tr_s, fps=fps)
 
 
 @lru_cache(maxsize=4)
