@@ -1,10 +1,11 @@
-"""Brains whose code is known: five regions, a response function of their own and noise by region.
+"""Brains whose code is known: regions, a response function of their own and noise by region.
 
 People share an atlas (the units a region is built of) and differ in everything else: number of voxels, receptive
 fields, mixing of the units, speed of the haemodynamic response, noise.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.stats import gamma
 
 from cineray.datasets.sources.synthetic_film import COLOURS, DIRECTIONS, PLACES, SHAPES
 
-__all__ = ["REGIONS", "Atlas", "Brain", "Region", "make_atlas", "make_brain"]
+__all__ = ["BASELINE", "CHANNELS", "REGIONS", "UNITS", "Atlas", "Brain", "Region", "draws", "make_atlas", "make_brain"]
 
 UNITS = {
     "early": PLACES**2,
@@ -23,6 +24,12 @@ UNITS = {
     "mixed": 16,
 }
 """Units of each region that has a code; all but the mixed ones are `simple_units` of the film."""
+CHANNELS = 3
+"""Luminance, red against green, blue against yellow: what a region called ``colour`` has units for in each place."""
+SILENT = 1e-9
+"""Spread below which a unit never changed: it holds rounding error, and no voxel can read it."""
+BASELINE = 100.0
+"""Added to every voxel, as scanners do, so that nobody relies on centred recordings."""
 HRF_S = 28.0
 """Length of the response function."""
 POOL = 0.2
@@ -70,7 +77,7 @@ class Atlas:
     """(simple units,) and divided by."""
 
     def units(self, simple: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Simple units (frames, simple units) to all of them (frames, units), in the order of `UNITS`.
+        """Simple units (frames, simple units) to all of them (frames, units), the mixed ones last.
 
         Mixed: threshold, square, divide by the pool's mean (Carandini & Heeger 2012, doi:10.1038/nrn3136).
         """
@@ -83,7 +90,7 @@ class Brain:
     """Every parameter of one subject's code; arrays run over voxels first."""
 
     region: NDArray[np.int64]
-    """(voxels,) index into `REGIONS`."""
+    """(voxels,) index into the regions it was made with."""
     atlas: Atlas
     mixture: NDArray[np.float64]
     """(voxels, units): how a voxel mixes the units; their mean is removed by ``centre``."""
@@ -124,7 +131,8 @@ def make_atlas(rng: np.random.Generator, reference: NDArray[np.float64]) -> Atla
     """Draw what people share; the mixed units' inputs are put on one scale by the ``reference`` film's simple units."""
     num = reference.shape[1]
     weights = rng.standard_normal((num, UNITS["mixed"])) / math.sqrt(num)
-    return Atlas(weights, rng.uniform(-0.5, 0.5, UNITS["mixed"]), reference.mean(0), reference.std(0))
+    threshold = rng.uniform(-0.5, 0.5, UNITS["mixed"])
+    return Atlas(weights, threshold, reference.mean(0), _spread(reference))
 
 
 def make_brain(
@@ -134,43 +142,73 @@ def make_brain(
     *,
     num_voxels: int,
     noise: float,
-    fps: int,
+    fps: float,
+    regions: Sequence[Region] = REGIONS,
+    num_units: Mapping[str, int] = UNITS,
 ) -> Brain:
-    """Draw a subject. ``noise`` scales all noise; signals get unit spread on the ``reference`` film's simple units."""
-    counts = np.diff(np.rint(np.cumsum([0.0] + [r.share for r in REGIONS]) * num_voxels).astype(int))
-    region = np.repeat(np.arange(len(REGIONS)), counts)
+    """Draw a subject. ``noise`` scales all noise; signals get unit spread on the ``reference`` film's simple units.
+
+    Args:
+        regions: parts of the brain; those with a code come first.
+        num_units: units of each region with a code, in the order of ``regions`` and of the units; mixed ones last.
+    """
+    counts = np.diff(np.rint(np.cumsum([0.0] + [r.share for r in regions]) * num_voxels).astype(int))
+    region = np.repeat(np.arange(len(regions)), counts)
     hrf = double_gamma(fps, peak_s=rng.uniform(5.0, 6.0))
     units = atlas.units(reference)
     centre = units.mean(0)
     bold = oaconvolve(units - centre, hrf[:, None], axes=0)[len(hrf) : len(units)]
-    spread = bold.std(0)
-    mixture = _mixture(rng, region) / spread
+    spread = _spread(bold)
+    mixture = _mixture(rng, region, num_units) / spread
     signal = (bold @ mixture.T).std(0)
-    owner = np.repeat(range(len(UNITS)), list(UNITS.values()))
+    owner = np.repeat(range(len(num_units)), list(num_units.values()))
     return Brain(
         region=region,
         atlas=atlas,
         mixture=mixture / np.where(signal > 0, signal, 1.0)[:, None],
         centre=centre,
         hrf=hrf,
-        noise_sd=noise * np.array([r.noise_sd for r in REGIONS])[region],
-        unit_sd=noise * np.array([r.tuned_sd for r in REGIONS])[owner] * spread,
-        rho=np.array([r.rho for r in REGIONS])[region],
+        noise_sd=noise * np.array([r.noise_sd for r in regions])[region],
+        unit_sd=noise * np.array([r.tuned_sd for r in regions])[owner] * spread,
+        rho=np.array([r.rho for r in regions])[region],
     )
 
 
-def _mixture(rng: np.random.Generator, region: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights of units of equal spread: receptive fields in early and motion, any mixture in semantic and mixed.
+def draws(seed: int, *words: str) -> np.random.Generator:
+    """A stream of its own for each thing drawn: more subjects, films, minutes or repeats never change what was there.
 
-    Fields lie anywhere in the frame; directions are tuned as a von Mises density of concentration 1.
+    Only a run that gets longer itself has other noise.
+    """
+    return np.random.default_rng([seed, *" ".join(words).encode()])
+
+
+def _spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(units,) standard deviation over the rows; 1 where a unit never changes."""
+    spread = values.std(0)
+    return np.where(spread > SILENT, spread, 1.0)
+
+
+def _mixture(rng: np.random.Generator, region: NDArray[np.int64], num_units: Mapping[str, int]) -> NDArray[np.float64]:
+    """Weights of units of equal spread: receptive fields in early, motion and colour, any mixture elsewhere.
+
+    Fields lie anywhere in the frame; directions are tuned as a von Mises density of concentration 1; colour voxels
+    weigh the three channels at will.
     """
     centre = rng.uniform(0, 1, (len(region), 2))
     preferred = rng.uniform(0, 2 * math.pi, (len(region), 1))
     direction = np.exp(np.cos(np.arange(DIRECTIONS) * 2 * math.pi / DIRECTIONS - preferred) - 1)
     motion = direction[:, :, None] * _field(centre, PLACES // 2)[:, None]
-    free = rng.standard_normal((len(region), UNITS["semantic"] + UNITS["mixed"]))
-    weights = np.concatenate([_field(centre, PLACES), motion.reshape(len(region), -1), free], axis=1)
-    return weights * (region[:, None] == np.repeat(range(len(UNITS)), list(UNITS.values())))
+    free = rng.standard_normal((len(region), num_units["semantic"] + num_units["mixed"]))
+    channel = rng.standard_normal((len(region), CHANNELS, 1))
+    weights = {
+        "early": _field(centre, PLACES),
+        "motion": motion.reshape(len(region), -1),
+        "colour": (channel * _field(centre, PLACES)[:, None]).reshape(len(region), -1),
+        "semantic": free[:, : num_units["semantic"]],
+        "mixed": free[:, num_units["semantic"] :],
+    }
+    owner = np.repeat(range(len(num_units)), list(num_units.values()))
+    return np.concatenate([weights[name] for name in num_units], axis=1) * (region[:, None] == owner)
 
 
 def _field(centre: NDArray[np.float64], grid: int) -> NDArray[np.float64]:
@@ -180,7 +218,7 @@ def _field(centre: NDArray[np.float64], grid: int) -> NDArray[np.float64]:
     return (y[:, :, None] * x[:, None, :]).reshape(len(centre), -1)
 
 
-def double_gamma(fps: int, *, peak_s: float) -> NDArray[np.float64]:
+def double_gamma(fps: float, *, peak_s: float) -> NDArray[np.float64]:
     """The canonical response (SPM: gamma of shape 6 less a sixth of shape 16), stretched to its peak; sums to 1."""
     seconds = np.arange(round(HRF_S * fps)) / fps * (5.0 / peak_s)
     shape = gamma.pdf(seconds, 6) - gamma.pdf(seconds, 16) / 6

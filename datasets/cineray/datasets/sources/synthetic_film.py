@@ -7,7 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLOURS", "DIRECTIONS", "NUM_FEATURES", "PLACES", "SHAPES", "Film", "features", "make_film", "simple_units"]
+__all__ = [
+    "COLOURS",
+    "DIRECTIONS",
+    "NUM_FEATURES",
+    "PLACES",
+    "SHAPES",
+    "Film",
+    "features",
+    "make_film",
+    "simple_units",
+    "visual_units",
+]
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
 COLOURS = {
@@ -125,13 +136,9 @@ def make_film(rng: np.random.Generator, num_scenes: int, *, scene_s: float, fps:
 def simple_units(film: Film, px: int) -> NDArray[np.float64]:
     """What can be read off the pictures without conjunctions: (frames, `NUM_SIMPLE`).
 
-    Contrast in 4 x 4 places, motion energy in 2 x 2 places and 4 directions, one-hot shape and colour. Contrast is the
-    squared spatial gradient; energy in a direction is the rectified product of the temporal and the spatial gradient,
-    the gradient form of Adelson & Bergen (1985, doi:10.1364/JOSAA.2.000284). Each is the square root of its share of
-    the frame's sum; a frame without energy (a shape lost between few pixels) has none. The change from one scene to
-    the next is not motion: the last frame of a scene repeats the change before it.
+    The `visual_units` of every scene, then one-hot shape and colour.
     """
-    seen = np.concatenate([_visual(film._pictures(px, part), film.scene_frames) for part in film.parts()])
+    seen = np.concatenate([visual_units(film._pictures(px, part), film.scene_frames) for part in film.parts()])
     category = np.concatenate([np.eye(len(SHAPES))[film.shape], np.eye(len(COLOURS))[film.colour]], axis=1)
     return np.concatenate([seen, np.repeat(category, film.scene_frames, axis=0)], axis=1)
 
@@ -147,7 +154,14 @@ def features(film: Film, simple: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.concatenate([scenes, kind], axis=1).astype(np.float32)
 
 
-def _visual(frames: NDArray[np.uint8], scene_frames: int) -> NDArray[np.float64]:
+def visual_units(frames: NDArray[np.uint8], scene_frames: int) -> NDArray[np.float64]:
+    """Contrast in 4 x 4 places and motion energy in 2 x 2 places and 4 directions: (frames, 32) of square pictures.
+
+    Contrast is the squared spatial gradient; energy in a direction is the rectified product of the temporal and the
+    spatial gradient, the gradient form of Adelson & Bergen (1985, doi:10.1364/JOSAA.2.000284). Each is the square root
+    of its share of the frame's sum; a frame without energy (a shape lost between few pixels) has none. The change from
+    one scene of ``scene_frames`` to the next is not motion: the last frame of a scene repeats the change before it.
+    """
     px = frames.shape[1]
     light = frames.astype(np.float32).mean(3).reshape(-1, scene_frames, px, px) / 255
     change = np.diff(light, axis=1)
