@@ -40,7 +40,7 @@ def test_the_file_is_the_contract(tmp_path):
     """Read with numpy alone."""
     Reconstructions.begin(Store.at(tmp_path), "test", ORIGIN).write(clip(7))
     with np.load(tmp_path / "reconstructions" / "test" / "000007.npz", allow_pickle=False) as found:
-        names = {"video", "keyframe", "blurry", "fps", "seed", "subject", "run", "stimulus_id", "caption"}
+        names = {"video", "keyframe", "blurry", "fps", "seed", "subject", "run", "stimulus_id", "caption", "carried"}
         assert set(found.files) == names
         assert (str(found["caption"]), float(found["fps"]), int(found["seed"])) == ("ein Häuschen", 3.0, 7)
 

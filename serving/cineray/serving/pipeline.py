@@ -56,24 +56,26 @@ class SubjectDecoder:
         lengths = [len(x) for x in recordings]
         starts = np.cumsum([0, *lengths[:-1]])
         rows = [start + windows(n, self.window) for start, n in zip(starts, lengths, strict=True)]
-        whole = self._decode(np.concatenate(recordings), np.concatenate(rows))
+        whole = self._decode(np.concatenate(recordings), np.concatenate(rows), self.targets)
         return [
             {name: values[start : start + n].numpy() for name, values in whole.items()}
             for start, n in zip(starts, lengths, strict=True)
         ]
 
     @torch.inference_mode()
-    def at(self, recording: NDArray[np.floating], scans: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Some scans of one recording (scans, voxels) to target -> (len(scans), ...) on the CPU."""
-        return self._decode(recording, windows(len(recording), self.window)[scans])
+    def at(self, recording: NDArray[np.floating], scans: NDArray[np.int64], target: str) -> Tensor:
+        """A target at some scans of one recording (scans, voxels): (len(scans), ...) float32 on the CPU."""
+        return self._decode(recording, windows(len(recording), self.window)[scans], (target,))[target]
 
-    def _decode(self, brain: NDArray[np.floating], windows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """(scans, voxels) and (rows, window) scan numbers to target -> (rows, ...) float32."""
+    def _decode(
+        self, brain: NDArray[np.floating], windows: NDArray[np.int64], targets: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """(scans, voxels) and (rows, window) scan numbers to target -> (rows, ...) float32 on the CPU."""
         x = self._scaled(brain)
         size = max(1, STEP_BYTES // (4 * self.window.scans * x.shape[1]))
         parts = torch.from_numpy(windows).to(self.device).split(size)
         steps = [self.model({self.subject: x[part]}) for part in parts]
-        return {name: torch.cat([step[name] for step in steps]).float().cpu() for name in self.targets}
+        return {name: torch.cat([step[name] for step in steps]).float().cpu() for name in targets}
 
     def _scaled(self, brain: NDArray[np.floating]) -> Tensor:
         x = torch.from_numpy(np.ascontiguousarray(brain)).to(self.device)

@@ -21,7 +21,7 @@ __all__ = ["Entry", "Origin", "Reconstruction", "Reconstructions"]
 
 PICTURES = {"video": 4, "keyframe": 3, "blurry": 4}
 """Name -> number of axes; the last is three colours."""
-REQUIRED = {"video", "fps", "seed", "subject", "run", "stimulus_id", "caption"}
+REQUIRED = {"video", "fps", "seed", "subject", "run", "stimulus_id", "caption", "carried"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,8 @@ class Reconstruction:
     """sRGB (height, width, 3); None where the pipeline makes none."""
     blurry: NDArray[np.uint8] | None = None
     """sRGB (frames, height, width, 3); None likewise."""
+    carried: bool = False
+    """Whether its first frame is carried over from the clip before, whose scene it goes on with."""
 
     def __post_init__(self) -> None:
         for name, num_axes in PICTURES.items():
@@ -79,6 +81,7 @@ class Reconstruction:
             **{k: str(arrays[k]) for k in ("subject", "run", "stimulus_id", "caption")},
             fps=float(arrays["fps"]),
             seed=int(arrays["seed"]),
+            carried=bool(arrays["carried"]),
             **{k: arrays[k] for k in PICTURES if k in arrays},
         )
 
