@@ -57,6 +57,7 @@ class SignalConfig(Config):
 SUITING = {
     "song": SignalConfig(zscore="none"),  # comes z-scored, its stimulus features come delayed
     "derivatives": SignalConfig(lag_s=4.0, high_pass_s=128.0),
+    "nsd": SignalConfig(zscore="none"),  # betas, scaled by the source from training trials alone
 }
 
 

@@ -6,11 +6,16 @@ from pydantic import Field
 
 from cineray.datasets.sources.arrays import ArraysConfig
 from cineray.datasets.sources.derivatives import DerivativesConfig
+from cineray.datasets.sources.nsd import NsdConfig
 from cineray.datasets.sources.song import SongConfig
 from cineray.datasets.sources.synthetic import SyntheticConfig
+from cineray.datasets.sources.watched import WatchedConfig
 
 __all__ = ["SOURCES", "SourceConfig"]
 
-SOURCES = (SyntheticConfig, SongConfig, ArraysConfig, DerivativesConfig)
+SOURCES = (SyntheticConfig, WatchedConfig, SongConfig, ArraysConfig, DerivativesConfig, NsdConfig)
 
-SourceConfig = Annotated[SyntheticConfig | SongConfig | ArraysConfig | DerivativesConfig, Field(discriminator="name")]
+SourceConfig = Annotated[
+    SyntheticConfig | SongConfig | ArraysConfig | DerivativesConfig | NsdConfig,
+    Field(discriminator="name"),
+]
