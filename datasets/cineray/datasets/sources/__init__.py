@@ -16,6 +16,6 @@ __all__ = ["SOURCES", "SourceConfig"]
 SOURCES = (SyntheticConfig, WatchedConfig, SongConfig, ArraysConfig, DerivativesConfig, NsdConfig)
 
 SourceConfig = Annotated[
-    SyntheticConfig | SongConfig | ArraysConfig | DerivativesConfig | NsdConfig,
+    SyntheticConfig | WatchedConfig | SongConfig | ArraysConfig | DerivativesConfig | NsdConfig,
     Field(discriminator="name"),
 ]
