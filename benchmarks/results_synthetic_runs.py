@@ -47,8 +47,10 @@ class Plan(Config):
     """Subjects of the shared model ..."""
     minutes: float = 480.0
     """... and how long each of them watches."""
-    num_crowd: int = 16
-    """Subjects of whom there are but a few minutes, the known ones first."""
+    num_crowd: int = 24
+    """Subjects of whom there are but a few minutes and who are scored, the known ones first."""
+    crowd_minutes: float = 256.0
+    """Of all who train together, summed: with fewer minutes of each there are more of them, ``num_crowd`` at least."""
     num_new: int = 2
     """Of these, the last ones: they join the shared model."""
     few: tuple[float, ...] = (1, 2, 5, 10, 20)
@@ -74,6 +76,10 @@ class Seed:
     def crowd(self) -> SyntheticConfig:
         """Little of many; whoever is in both has the same brain in both."""
         return self._source(self.plan.num_crowd, max(self.plan.few))
+
+    def many(self, minutes: float) -> SyntheticConfig:
+        """The crowd and whoever else trains together with so many minutes of each."""
+        return self._source(max(self.plan.num_crowd, round(self.plan.crowd_minutes / minutes)), minutes)
 
     @property
     def known(self) -> list[str]:
@@ -102,7 +108,8 @@ class Seed:
 
     def make_data(self) -> None:
         """Ingest what is not there."""
-        for source in (self.source, self.crowd):
+        together = (self.many(m) for m in self.plan.few if m <= self.plan.most_together)
+        for source in (self.source, self.crowd, *together):
             if not Store.at(self.data(source)).exists(MANIFEST_KEY):
                 ingest(source, self.data(source))
 
@@ -122,8 +129,9 @@ class Seed:
         return self._own(synthetic.ridge(subjects=self.known, dataset=self.data(self.source)))
 
     def together(self, minutes: float) -> Run:
-        """A model shared by the crowd."""
-        return self._own(synthetic.shared(subjects=self.crowd.subjects, dataset=self.data(self.crowd), minutes=minutes))
+        """A model shared by the crowd and whoever else is in it."""
+        many = self.many(minutes)
+        return self._own(synthetic.shared(subjects=many.subjects, dataset=self.data(many), minutes=minutes))
 
     def scratch(self, subject: str, minutes: float) -> Run:
         """One subject, trained on nobody else."""

@@ -70,7 +70,8 @@ def _claim_a(seeds: Sequence[Seed], whole: Sequence[Scored], blocks: Sequence[tu
 def _claim_b(seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """A few minutes of a whole crowd, or of each subject alone."""
     together = [scored(seed.folder(seed.together(minutes))).of(seed.crowd.subjects) for seed in seeds]
-    return _compared("together", together, seeds, minutes, blocks, lambda seed: seed.crowd.subjects)
+    found = _compared("together", together, seeds, minutes, blocks, lambda seed: seed.crowd.subjects)
+    return {"num_subjects": seeds[0].many(minutes).num_subjects} | found
 
 
 def _claim_c(seeds: Sequence[Seed], minutes: float, blocks: Sequence[tuple[str, int]]) -> dict[str, Any]:

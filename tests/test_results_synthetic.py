@@ -21,6 +21,7 @@ def plan(tmp_path_factory):
         num_known=2,
         num_crowd=3,
         num_new=1,
+        crowd_minutes=8,
         minutes=20,
         few=(1, 2),
         test_minutes=4,
@@ -41,6 +42,7 @@ def test_the_line_holds_every_figure(found):
         for row in line[claim].values():
             assert {name, "scratch", "ridge", "minus_scratch_ci", "minus_ridge_ci", "met"} <= row.keys()
     assert line["chance"] == 1 / 50
+    assert {m: row["num_subjects"] for m, row in line["b"].items()} == {"1": 8, "2": 4}
 
 
 def test_the_figures_are_those_of_the_runs(plan, found):
@@ -98,8 +100,9 @@ def test_whoever_is_in_both_data_sets_has_the_same_brain_and_films(plan, found):
     seed = Seed(plan, 7)
     long, short = (source.film("train-sub-02") for source in (seed.source, seed.crowd))
     np.testing.assert_array_equal(long.start[: len(short)], short.start)
-    brains = [source.brain("sub-02") for source in (seed.source, seed.crowd)]
-    np.testing.assert_array_equal(brains[0].mixture, brains[1].mixture)
+    brains = [source.brain("sub-02") for source in (seed.source, seed.crowd, seed.many(1))]
+    for other in brains[1:]:
+        np.testing.assert_array_equal(brains[0].mixture, other.mixture)
 
 
 def test_a_run_is_scored_on_every_scene_of_the_test_film(plan, found):
