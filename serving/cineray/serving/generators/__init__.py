@@ -1,1 +1,13 @@
 """Generators: conditions to keyframes and videos. `GeneratorConfig` is the registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cineray.serving.generators.animatediff import AnimateDiffConfig
+from cineray.serving.generators.nearest import NearestConfig
+from cineray.serving.generators.video_dit import VideoDitConfig
+
+__all__ = ["GeneratorConfig"]
+
+GeneratorConfig = Annotated[NearestConfig | AnimateDiffConfig | VideoDitConfig, Field(discriminator="name")]
