@@ -17,7 +17,13 @@ ROOTS = ("core", "datasets", "training", "serving", "cluster")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 40
 WHOLE = {"test_bad_input", "test_layout", "test_readme", "test_wheel", "test_whole_path_s3"}
 """Tests of the repository rather than of one root."""
-RIM = ("cineray.datasets.references", "cineray.training.launch", "cineray.training.tune", "cineray.serving.app")
+RIM = (
+    "cineray.datasets.features",
+    "cineray.datasets.references",
+    "cineray.training.launch",
+    "cineray.training.tune",
+    "cineray.serving.app",
+)
 """The only modules that know Ray, besides those of the root `cluster`."""
 HERE = re.compile(r"(?<![\w.])/(?:hom[e]|wor[k]|roo[t]|User[s]|tm[p]/env)/")
 INDEX = re.compile(r"pyp[i]\.org|pythonhosted\.or[g]|index-ur[l]|/simpl[e]/")

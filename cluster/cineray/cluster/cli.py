@@ -45,6 +45,33 @@ def check(words: list[str]) -> None:
         raise SystemExit(1)
 
 
+def features(words: list[str]) -> None:
+    """Compute a target of every stimulus on Ray: ``features DATASET ENCODER [num_actors=N] [key=value …]``.
+
+    Run again after a crash, it goes on with the row groups that are left.
+    """
+    from functools import partial
+
+    from cineray.cluster.connect import connected
+    from cineray.core.records import progress
+    from cineray.datasets.encoders import ENCODERS
+    from cineray.datasets.extraction import extract
+
+    known: dict[str, Any] = {encoder.model_fields["name"].default: encoder for encoder in ENCODERS}
+    url, name = _first(words, "a data set"), _first(words[1:], "an encoder", known)
+    changes = parse_overrides(words[2:])
+    num_actors = changes.pop("num_actors", None)
+    if num_actors is not None and (type(num_actors) is not int or num_actors < 1):
+        raise ConfigError(f"found num_actors={num_actors}, expected a whole number from 1 on")
+    encoder = known[name].parse(_nested(changes))
+    with connected():
+        from cineray.datasets.features import on_ray
+
+        manifest = extract(url, encoder, workers=partial(on_ray, num_actors=num_actors), progress=progress)
+    spec = manifest.target_specs[encoder.target]
+    print(f"'{encoder.target}' of {url}: {spec.dtype} {spec.shape} ({spec.axes})")
+
+
 def train(words: list[str]) -> None:
     """Train a recipe or a run.yaml on Ray: ``train RECIPE|run.yaml [out=FOLDER] [key=value …] [--dry-run]``."""
     from cineray.cluster.connect import connected
@@ -161,6 +188,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "ingest": ingest,
     "check": check,
+    "features": features,
     "train": train,
     "tune": tune,
     "eval": evaluate,
@@ -205,6 +233,18 @@ def _first(words: list[str], what: str, known: Mapping[str, object] | None = Non
 def _changes(words: list[str]) -> tuple[dict[str, Any], bool]:
     """Overrides after the first word, and whether only to show what would be done."""
     return parse_overrides([word for word in words[1:] if word != DRY_RUN]), DRY_RUN in words
+
+
+def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"part.folder": x}`` to ``{"part": {"folder": x}}``."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        inner = found
+        for name in path:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    return found
 
 
 def _settings(words: list[str], **defaults: Any) -> dict[str, Any]:
