@@ -14,9 +14,12 @@ from cineray.datasets.batch import Batch
 from cineray.training.losses import (
     LOSSES,
     BiMixCoConfig,
+    FrameContrastConfig,
     InfoNCEConfig,
+    L1Config,
     MSEConfig,
     SoftCLIPConfig,
+    SoftContrastConfig,
     active,
     total_loss,
 )
@@ -48,11 +51,17 @@ def naive(loss, prediction, batch):
     """The same by whole matrices, row loops and torch's cross_entropy with probabilities."""
     if isinstance(loss, MSEConfig):
         return torch.nn.functional.mse_loss(prediction, batch.targets["features"])
+    if isinstance(loss, L1Config):
+        return torch.nn.functional.l1_loss(prediction, batch.targets["features"])
     keep = [i for i in range(len(batch)) if batch.stimulus_row[i] >= 0]
     t = normalize(batch.targets["features"][keep], dim=1)
+    if isinstance(loss, FrameContrastConfig):  # five frames of one value: unit vectors are signs
+        tables = [p.sign()[:, None] * f.sign() / loss.temperature for p, f in zip(prediction[keep], t, strict=True)]
+        own = torch.arange(DIM)
+        return sum(cross_entropy(x, own) + cross_entropy(x.T, own) for x in tables) / 2 / len(batch)
     logits = normalize(prediction[keep], dim=1) @ t.T / loss.temperature
     numbers = batch.stimulus_row[keep].tolist()
-    if isinstance(loss, SoftCLIPConfig):
+    if isinstance(loss, SoftCLIPConfig | SoftContrastConfig):
         rows = columns = (t @ t.T / loss.temperature).softmax(1)
     else:
         rows = torch.zeros(len(keep), len(keep))
@@ -79,6 +88,9 @@ CASES = [
     SoftCLIPConfig(),
     BiMixCoConfig(),
     BiMixCoConfig(temperature=0.3),
+    L1Config(),
+    SoftContrastConfig(),
+    FrameContrastConfig(temperature=0.5),
 ]
 
 

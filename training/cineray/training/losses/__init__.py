@@ -16,25 +16,41 @@ from cineray.datasets.batch import Batch
 from cineray.training.losses.base import Loss
 from cineray.training.losses.bimixco import BiMixCoConfig
 from cineray.training.losses.info_nce import InfoNCEConfig
+from cineray.training.losses.l1 import L1Config
 from cineray.training.losses.mse import MSEConfig
 from cineray.training.losses.soft_clip import SoftCLIPConfig
+from cineray.training.losses.soft_contrast import FrameContrastConfig, SoftContrastConfig
 from cineray.training.world import World
 
 __all__ = [
     "LOSSES",
     "BiMixCoConfig",
+    "FrameContrastConfig",
     "InfoNCEConfig",
+    "L1Config",
     "Loss",
     "LossConfig",
     "MSEConfig",
     "SoftCLIPConfig",
+    "SoftContrastConfig",
     "active",
     "total_loss",
 ]
 
-LOSSES = (MSEConfig, InfoNCEConfig, SoftCLIPConfig, BiMixCoConfig)
+LOSSES = (
+    MSEConfig,
+    L1Config,
+    InfoNCEConfig,
+    SoftCLIPConfig,
+    BiMixCoConfig,
+    SoftContrastConfig,
+    FrameContrastConfig,
+)
 
-LossConfig = Annotated[MSEConfig | InfoNCEConfig | SoftCLIPConfig | BiMixCoConfig, Field(discriminator="name")]
+LossConfig = Annotated[
+    MSEConfig | L1Config | InfoNCEConfig | SoftCLIPConfig | BiMixCoConfig | SoftContrastConfig | FrameContrastConfig,
+    Field(discriminator="name"),
+]
 
 
 def active(losses: Sequence[Loss], epoch: int, epochs: int) -> list[Loss]:
