@@ -87,7 +87,7 @@ def masked(bucket, subject, number):
 
 def test_trials_of_the_bucket(bucket):
     """Both kinds of session file, the mask, the percent and the pictures, against loops over the definition."""
-    config = NsdConfig(folder=str(bucket[0]), norm="none", frame_px=12)
+    config = NsdConfig(folder=str(bucket[0]), norm="none", size_px=12)
     recordings = {(r.subject, r.run): r for r in config.recordings()}
     assert list(recordings) == [("subj01", "session01"), ("subj01", "session02"), ("subj02", "session01")]
     for (subject, run), r in recordings.items():
@@ -98,7 +98,7 @@ def test_trials_of_the_bucket(bucket):
 
 
 def test_pictures_of_the_bucket(bucket):
-    stimuli = list(NsdConfig(folder=str(bucket[0]), frame_px=12).stimuli())
+    stimuli = list(NsdConfig(folder=str(bucket[0]), size_px=12).stimuli())
     every = {int(i): bool(s) for key in bucket[4] for i, s in zip(*shown(bucket, *key), strict=True)}
     assert {int(s.stimulus_id[3:]): s.film == "shared" for s in stimuli} == every
     assert sorted(int(s.stimulus_id[3:]) + 1 for s in stimuli if s.film == "shared") == sorted(SHARED_1)
@@ -107,9 +107,9 @@ def test_pictures_of_the_bucket(bucket):
         assert s.group == s.stimulus_id
     onsets = [s.onset_s for s in stimuli if s.film == "private"]
     assert onsets == [3.0 * place for place in range(len(onsets))]
-    small = next(NsdConfig(folder=str(bucket[0]), frame_px=8).stimuli())
+    small = next(NsdConfig(folder=str(bucket[0]), size_px=8).stimuli())
     assert small.targets["frames"].shape == (1, 8, 8, 3)
-    assert not next(NsdConfig(folder=str(bucket[0]), frame_px=None).stimuli()).targets
+    assert not next(NsdConfig(folder=str(bucket[0]), size_px=None).stimuli()).targets
 
 
 def test_the_notes_say_where_each_voxel_lies(bucket):
@@ -160,7 +160,7 @@ def test_test_trials_have_no_say(bucket, norm, monkeypatch):
 
 
 def test_whole_way_to_a_split(bucket, tmp_path):
-    manifest = ingest(NsdConfig(folder=str(bucket[0]), frame_px=8), tmp_path / "out")
+    manifest = ingest(NsdConfig(folder=str(bucket[0]), size_px=8), tmp_path / "out")
     assert manifest.signal["zscore"] == "none"
     assert manifest.notes["norm"] == "session"
     dataset = Dataset.open(tmp_path / "out")
@@ -228,7 +228,7 @@ def test_a_voxel_that_never_varies_is_named_at_ingest(bucket, tmp_path, monkeypa
         return brain
 
     monkeypatch.setattr(nsd_layouts, "_betas", flat)
-    config = NsdConfig(folder=str(bucket[0]), frame_px=None, subjects=("subj02",))
+    config = NsdConfig(folder=str(bucket[0]), size_px=None, subjects=("subj02",))
     with pytest.raises(DataError, match=r"1 of \d+ voxels that are constant or not finite \(first: 1\).*drop"):
         ingest(config, tmp_path / "out")
     manifest = ingest(config, tmp_path / "out", signal=SignalConfig(zscore="none", bad_voxels="drop"))

@@ -62,7 +62,7 @@ def mindeye2(tmp_path):
 
 def test_mindeye2(mindeye2):
     folder, x, pixels, images = mindeye2
-    config = NsdConfig(folder=str(folder), layout="mindeye2", frame_px=8)
+    config = NsdConfig(folder=str(folder), layout="mindeye2", size_px=8)
     assert config.notes()["norm"] == "none"
     for session, r in enumerate(config.recordings()):
         rows = slice(12 * session, 12 * session + 12)
@@ -113,7 +113,7 @@ def test_mindeye1(mindeye1):
     folder, brains, pixels = mindeye1
     captions = np.array([[f"picture {i}", "another"] for i in range(73_000)])
     np.save(folder / "captions.npy", captions)
-    config = NsdConfig(folder=str(folder), layout="mindeye1", frame_px=10, captions_file=str(folder / "captions.npy"))
+    config = NsdConfig(folder=str(folder), layout="mindeye1", size_px=10, captions_file=str(folder / "captions.npy"))
     recordings = {r.run: r for r in config.recordings()}
     order = ["train_subj01_0", "train_subj01_2", "train_subj01_10", "val_subj01_0", "test_subj01_0"]
     assert list(recordings) == [f"{stem}_repeat{k}" for stem in order for k in range(3)]
@@ -144,7 +144,7 @@ def test_a_picture_in_test_and_training_is_refused(mindeye1):
     twice = {"nsdgeneral.npy": npy(np.zeros((3, 5))), "coco73k.npy": npy(np.array([7])), "jpg": b""}
     write_tar(folder / "train/train_subj01_3.tar", [("sample1", twice)])
     with pytest.raises(DataError, match="shows picture 7 in test and in training"):
-        list(NsdConfig(folder=str(folder), layout="mindeye1", frame_px=None).stimuli())
+        list(NsdConfig(folder=str(folder), layout="mindeye1", size_px=None).stimuli())
 
 
 def test_objects_in_a_tar_are_not_unpickled(mindeye1):

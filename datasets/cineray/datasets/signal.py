@@ -57,7 +57,10 @@ class SignalConfig(Config):
 SUITING = {
     "song": SignalConfig(zscore="none"),  # comes z-scored, its stimulus features come delayed
     "derivatives": SignalConfig(lag_s=4.0, high_pass_s=128.0),
-    "nsd": SignalConfig(zscore="none"),  # betas, scaled by the source from training trials alone
+    "cc2017": SignalConfig(lag_s=4.0, detrend=4),  # as published
+    # Betas, scaled by their source from training trials alone.
+    "nsd": SignalConfig(zscore="none"),
+    "bold_moments": SignalConfig(zscore="none"),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cineray.datasets.sources.arrays import ArraysConfig
+from cineray.datasets.sources.bold_moments import BoldMomentsConfig
 from cineray.datasets.sources.derivatives import DerivativesConfig
 from cineray.datasets.sources.nsd import NsdConfig
 from cineray.datasets.sources.song import SongConfig
@@ -13,9 +14,9 @@ from cineray.datasets.sources.watched import WatchedConfig
 
 __all__ = ["SOURCES", "SourceConfig"]
 
-SOURCES = (SyntheticConfig, WatchedConfig, SongConfig, ArraysConfig, DerivativesConfig, NsdConfig)
+SOURCES = (SyntheticConfig, WatchedConfig, SongConfig, ArraysConfig, DerivativesConfig, NsdConfig, BoldMomentsConfig)
 
 SourceConfig = Annotated[
-    SyntheticConfig | WatchedConfig | SongConfig | ArraysConfig | DerivativesConfig | NsdConfig,
+    SyntheticConfig | WatchedConfig | SongConfig | ArraysConfig | DerivativesConfig | NsdConfig | BoldMomentsConfig,
     Field(discriminator="name"),
 ]

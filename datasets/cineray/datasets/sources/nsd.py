@@ -18,10 +18,10 @@ from cineray.core.config import Config
 from cineray.core.errors import DataError
 from cineray.datasets.schema import TensorSpec
 from cineray.datasets.sources.base import Recording, Stimulus
+from cineray.datasets.sources.betas import NORM_RULES, recordings
 from cineray.datasets.sources.files import read_array
-from cineray.datasets.sources.nsd_layouts import NsdLayout, Picture, PublicNsd, Session, subject_number
+from cineray.datasets.sources.nsd_layouts import NsdLayout, Picture, PublicNsd, subject_number
 from cineray.datasets.sources.nsd_mindeye import MindEye1, MindEye2
-from cineray.datasets.sources.scaling import NORM_RULES, Moments
 from cineray.datasets.video import square
 
 __all__ = ["NsdConfig"]
@@ -54,7 +54,7 @@ class NsdConfig(Config):
     """Scaling of each voxel by mean and sd (ddof 1) of the training trials of its session, or of all sessions taken.
     Shared pictures are never among them. None does what suits the layout: ``session`` for the bucket, ``none`` for the
     releases, which are scaled."""
-    frame_px: int | None = Field(default=224, ge=8)
+    size_px: int | None = Field(default=224, ge=8)
     """Side of the stored pictures; None stores none."""
     captions_file: str | None = None
     """Array of words (73000, captions), e.g. ``COCO_73k_annots_curated.npy``; the first of each row is taken."""
@@ -77,9 +77,9 @@ class NsdConfig(Config):
 
     def targets(self) -> dict[str, TensorSpec]:
         """The picture, as a film of one frame."""
-        if self.frame_px is None:
+        if self.size_px is None:
             return {}
-        shape = (1, self.frame_px, self.frame_px, 3)
+        shape = (1, self.size_px, self.size_px, 3)
         return {"frames": TensorSpec("uint8", shape, "frames height width channels", "sRGB")}
 
     def stimuli(self) -> Iterator[Stimulus]:
@@ -95,16 +95,16 @@ class NsdConfig(Config):
                 length_s=PICTURE_S,
                 group=_id(picture.image),
                 caption="" if captions is None else str(captions[picture.image]),
-                targets={} if self.frame_px is None else {"frames": _frames(picture, self.frame_px)},
+                targets={} if self.size_px is None else {"frames": _frames(picture, self.size_px)},
             )
             placed[film] += 1
 
     def recordings(self) -> Iterator[Recording]:
         """Every session of every subject; each showing of a picture is a row of its own."""
         for subject in self.people:
-            overall = self._overall(subject) if self._norm == "train" else None
-            for session in self._layout.sessions(subject):
-                yield _recording(subject, session, self._scaled(session, overall, subject))
+            yield from recordings(
+                subject, lambda who=subject: self._layout.sessions(who), self._norm, trial_s=TRIAL_S, name=_id
+            )
 
     def notes(self) -> dict[str, object]:
         """What the manifest remembers."""
@@ -137,20 +137,6 @@ class NsdConfig(Config):
             raise DataError(f"{self.captions_file} has shape {found.shape}, expected ({NUM_PICTURES}, captions)")
         return found[:, 0]
 
-    def _overall(self, subject: str) -> Moments:
-        """Moments of all training trials of a subject."""
-        moments = Moments()
-        for session in self._layout.sessions(subject):
-            moments = moments.with_rows(session.load()[~session.is_shared])
-        return moments
-
-    def _scaled(self, session: Session, overall: Moments | None, subject: str) -> NDArray[np.floating]:
-        brain = session.load()
-        if self._norm == "none":
-            return brain
-        moments = overall or Moments().with_rows(brain[~session.is_shared])
-        return moments.scaled(brain, f"{subject}, {session.run}")
-
 
 def _id(image: int) -> str:
     """Name of a picture by its row among the 73,000, from 0."""
@@ -166,19 +152,3 @@ def _frames(picture: Picture, size_px: int) -> NDArray[np.uint8]:
             "pictures again"
         )
     return square(pixels, size_px)[None]
-
-
-def _recording(subject: str, session: Session, brain: NDArray[np.floating]) -> Recording:
-    num_trials = len(session.image)
-    if len(brain) != num_trials:
-        raise DataError(f"{subject}, {session.run} has {len(brain)} betas for {num_trials} trials; fetch it again")
-    return Recording(
-        subject=subject,
-        run=session.run,
-        repeat=session.repeat,
-        tr_s=TRIAL_S,
-        brain=brain,
-        onset_s=np.arange(num_trials, dtype=np.float64) * TRIAL_S,
-        stimulus_id=[_id(image) for image in session.image.tolist()],
-        offset_s=np.zeros(num_trials),
-    )

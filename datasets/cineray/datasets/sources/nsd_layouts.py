@@ -13,28 +13,15 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from cineray.core.errors import DataError
+from cineray.datasets.sources.betas import Session
 from cineray.datasets.sources.files import headers, read_array, readable
 
-__all__ = ["NsdLayout", "Picture", "PublicNsd", "Session", "hdf5_rows", "stored_pictures", "subject_number"]
+__all__ = ["NsdLayout", "Picture", "PublicNsd", "hdf5_rows", "stored_pictures", "subject_number"]
 
 SESSION_TRIALS = 750
 
 PERCENT = 300.0
 """Betas are stored as integers: percent signal change times this."""
-
-
-@dataclass(frozen=True)
-class Session:
-    """Trials of one subject that are stored together."""
-
-    run: str
-    repeat: int
-    image: NDArray[np.int64]
-    """(trials,) row of the 73,000 pictures, from 0."""
-    is_shared: NDArray[np.bool_]
-    """(trials,) whether it is one of the pictures everybody sees: the test set."""
-    load: Callable[[], NDArray[np.floating]]
-    """The betas, (trials, voxels)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ class NsdLayout(Protocol):
         ...
 
     def sessions(self, subject: str) -> Iterator[Session]:
-        """A subject's trials, in order."""
+        """A subject's trials, in order: stimulus = row of the picture, from 0; the shared pictures are the test."""
         ...
 
     def pictures(self, subjects: Sequence[str]) -> Iterator[Picture]:
@@ -107,8 +94,8 @@ class PublicNsd:
             yield Session(
                 run=f"session{number:02d}",
                 repeat=0,
-                image=images[rows],
-                is_shared=is_shared[rows],
+                stimulus=images[rows],
+                is_test=is_shared[rows],
                 load=lambda path=path: _betas(path, self._mask(subject)),
             )
 
@@ -195,7 +182,7 @@ def stored_pictures(
 
     The shared ones come first, then the private ones, each in the order of their numbers.
     """
-    shown = {int(i): bool(s) for one in sessions for i, s in zip(one.image, one.is_shared, strict=True)}
+    shown = {int(i): bool(s) for one in sessions for i, s in zip(one.stimulus, one.is_test, strict=True)}
     for image in sorted(shown, key=lambda image: (not shown[image], image)):
         yield Picture(image, shown[image], lambda image=image: turned(hdf5_rows(path, key, image, image + 1)[0]))
 

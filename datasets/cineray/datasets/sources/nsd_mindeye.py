@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cineray.core.errors import DataError
+from cineray.datasets.sources.betas import Session
 from cineray.datasets.sources.files import readable
-from cineray.datasets.sources.nsd_layouts import Picture, Session, hdf5_rows, stored_pictures
+from cineray.datasets.sources.nsd_layouts import Picture, hdf5_rows, stored_pictures
 
 __all__ = ["MindEye1", "MindEye2", "tar_samples"]
 
@@ -57,8 +58,8 @@ class MindEye2:
             yield Session(
                 run=f"session{number:02d}",
                 repeat=0,
-                image=behav[rows, IMAGE].astype(np.int64),
-                is_shared=is_shared[rows],
+                stimulus=behav[rows, IMAGE].astype(np.int64),
+                is_test=is_shared[rows],
                 load=lambda at=trial: hdf5_rows(path, "betas", int(at[0]), int(at[-1]) + 1)[at - at[0]],
             )
 
@@ -134,8 +135,8 @@ class MindEye1:
                     yield Session(
                         run=f"{path.stem}_repeat{repeat}",
                         repeat=repeat,
-                        image=image[~is_copy],
-                        is_shared=np.full(int((~is_copy).sum()), part == "test"),
+                        stimulus=image[~is_copy],
+                        is_test=np.full(int((~is_copy).sum()), part == "test"),
                         load=lambda rows=stack[~is_copy, repeat]: rows,
                     )
 
