@@ -9,6 +9,7 @@ from cineray.training.models.matched_filter import MatchedFilterConfig
 from cineray.training.models.mean_of_others import MeanOfOthersConfig
 from cineray.training.models.perception import PerceptionConfig
 from cineray.training.models.pooled_ridge import PooledRidgeConfig
+from cineray.training.models.prior import PriorConfig
 from cineray.training.models.ridge import RidgeConfig
 from cineray.training.models.semantic import SemanticConfig
 from cineray.training.models.shared import SharedConfig
@@ -26,6 +27,7 @@ MODELS = (
     MatchedFilterConfig,
     ChanceConfig,
     SemanticConfig,
+    PriorConfig,
 )
 
 ModelConfig = Annotated[
@@ -37,6 +39,7 @@ ModelConfig = Annotated[
     | PooledRidgeConfig
     | MatchedFilterConfig
     | ChanceConfig
-    | SemanticConfig,
+    | SemanticConfig
+    | PriorConfig,
     Field(discriminator="name"),
 ]
