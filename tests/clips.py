@@ -1,7 +1,8 @@
-"""A small source of clips in colour: what the tests of features ingest."""
+"""A small source of clips in colour, and encoders that misbehave: what the tests of features work with."""
 
+import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -42,3 +43,44 @@ class ClipSource(Config):
 
     def notes(self) -> dict[str, object]:
         return {}
+
+
+class OddConfig(Config):
+    """An encoder that does not keep what its spec promises."""
+
+    reads_frames: ClassVar[bool] = True
+    name: str = "odd"
+    target: str = "odd"
+    value: float = 0.0
+    dtype: str = "float32"
+
+    def spec(self, dataset):
+        return TensorSpec("float32", (2,), "dim", "1")
+
+    def build(self, device):
+        return self
+
+    def encode(self, frames, captions):
+        if self.value < 0:
+            raise ValueError("expected a number from 0 on")
+        return np.full((len(captions), 2), self.value, self.dtype)
+
+
+class SlowConfig(OddConfig):
+    """Notes every batch it begins, and takes its time."""
+
+    log: str
+    name: str = "slow"
+    target: str = "slow"
+    seconds: float = 0.0
+
+    @staticmethod
+    def values(source: ClipSource) -> np.ndarray:
+        """What it computes: sum of the pixels, number of the caption."""
+        return np.stack([source.pixels().sum((1, 2, 3, 4)), np.arange(source.clips)], 1).astype(np.float32)
+
+    def encode(self, frames, captions):
+        with open(self.log, "a") as file:
+            print(captions[0], file=file, flush=True)
+        time.sleep(self.seconds)
+        return np.stack([[c.sum(), int(t.split()[1])] for c, t in zip(frames, captions, strict=True)]).astype("float32")

@@ -1,45 +1,27 @@
-"""Features beside the stimuli: resumable part by part, published in one step, read like any target."""
+"""Features on Ray Data: the values of one process, parts shared out, failures in one sentence."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from cineray.core.config import Config
-from cineray.core.errors import CinerayError, ConfigError, DataError, IntegrityError
-from cineray.core.storage import Store
+from cineray.core.errors import CinerayError, ConfigError
 from cineray.datasets import extraction
 from cineray.datasets.check import check
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.pool import PoolConfig
-from cineray.datasets.extraction import Job, extract, in_process, publish
+from cineray.datasets.extraction import extract
+from cineray.datasets.features import on_ray
 from cineray.datasets.ingest import ingest
-from cineray.datasets.manifest import Manifest
-from cineray.datasets.schema import TensorSpec
-from clips import ClipSource
+from clips import ClipSource, OddConfig, SlowConfig
 
 SOURCE = ClipSource()
-PART_ROWS = 4
-POOL = PoolConfig(factor=8)
+POOL = PoolConfig()
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(extraction, "group_rows", lambda num_bytes: PART_ROWS)
-
-
-@pytest.fixture(params=["folder", "s3"])
-def url(request, tmp_path):
-    url = str(tmp_path / "set") if request.param == "folder" else request.getfixturevalue("s3_url")
-    ingest(SOURCE, url)
-    return url
+    monkeypatch.setattr(extraction, "group_rows", lambda num_bytes: 4)
 
 
 @pytest.fixture
@@ -48,213 +30,8 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-def pooled(pixels, factor):
-    """By a loop."""
-    rows, frames, height, width, _ = pixels.shape
-    found = np.empty((rows, frames, 3, height // factor, width // factor))
-    for y in range(height // factor):
-        for x in range(width // factor):
-            square = pixels[:, :, y * factor : (y + 1) * factor, x * factor : (x + 1) * factor].astype(float)
-            found[..., y, x] = square.mean((2, 3)) * 2 / 255 - 1
-    return found
-
-
-def test_features_are_read_like_any_target(url, tmp_path):
-    before = Manifest.read(Store.at(url))
-    manifest = extract(url, POOL)
-    dataset = Dataset.open(url, tmp_path / "cache")
-    assert (manifest.version, dataset.manifest.commit) == (2, manifest.commit)
-    assert dataset.target_specs["latents"] == TensorSpec(
-        "float16", (3, 3, 4, 4), "frames channels height width", "sRGB, -1 to 1"
-    )
-    rows = np.array([9, 0, 4, 4, 3])
-    assert np.allclose(dataset.gather_stimuli("latents", rows), pooled(SOURCE.pixels(), 8)[rows], atol=1e-3)
-    assert np.array_equal(dataset.gather_stimuli("frames", rows), SOURCE.pixels()[rows])
-    assert dataset.stimuli().column_names == ["stimulus_id", "film", "onset_s", "length_s", "group", "caption"]
-    assert dataset.num_stimuli == 10
-    assert [info.num_rows for info in manifest.features_of("latents")] == [4, 4, 2]
-    assert manifest.features["latents"].encoder == POOL.model_dump(mode="json")
-    assert manifest.objects[: len(before.objects)] == before.objects
-    report = check(url)
-    assert (report.good, report.orphans, report.num_objects) == (True, (), 5)
-
-
-def test_only_who_reads_a_feature_depends_on_it(folder):
-    base = Dataset.open(folder)
-    extract(folder, POOL)
-    once = Dataset.open(folder)
-    assert base.fingerprint == base.fingerprint_of(["frames"]) == once.fingerprint == once.fingerprint_of(["frames"])
-    assert once.fingerprint_of(["latents"]) != once.fingerprint
-    extract(folder, PoolConfig(factor=4, target="fine"))
-    twice = Dataset.open(folder)
-    assert twice.fingerprint_of(["frames", "latents"]) == once.fingerprint_of(["latents"])
-    assert twice.fingerprint_of(["latents", "fine"]) == twice.fingerprint_of(["fine", "latents"])
-    extract(folder, PoolConfig(factor=16))
-    assert Dataset.open(folder).fingerprint_of(["latents"]) != once.fingerprint_of(["latents"])
-    assert Dataset.open(folder).fingerprint_of(["fine"]) == twice.fingerprint_of(["fine"])
-
-
-def test_features_stay_while_their_stimuli_do(folder):
-    extract(folder, POOL)
-    before = Dataset.open(folder)
-    ingest(SOURCE.override({"shift": 0.1}), folder)
-    after = Dataset.open(folder)
-    assert after.fingerprint != before.fingerprint
-    assert np.array_equal(
-        after.gather_stimuli("latents", np.arange(10)), before.gather_stimuli("latents", np.arange(10))
-    )
-    assert check(folder).good
-    ingest(SOURCE.override({"seed": 1}), folder)
-    assert list(Dataset.open(folder).target_specs) == ["frames"]
-    assert check(folder).good
-
-
-class Died(BaseException):
-    """Stands for SIGKILL."""
-
-
-@pytest.mark.parametrize("done", range(4))
-def test_a_job_that_died_goes_on_with_the_parts_that_are_left(folder, done):
-    def until_death(job, parts):
-        for number, part in enumerate(in_process(job, parts)):
-            yield part
-            if number + 1 == done:
-                raise Died
-        raise Died
-
-    def counted(job, parts):
-        seen.extend(parts)
-        return in_process(job, parts)
-
-    seen = []
-    with pytest.raises(Died):
-        extract(folder, POOL, workers=(lambda job, parts: kill_at_once()) if done == 0 else until_death)
-    assert "latents" not in Dataset.open(folder).target_specs
-    extract(folder, PoolConfig(factor=4), workers=lambda job, parts: seen.extend(parts) or in_process(job, parts))
-    assert seen == [0, 1, 2]
-    seen.clear()
-    extract(folder, POOL, workers=counted)
-    assert seen == [0, 1, 2][done:]
-    latents = Dataset.open(folder).gather_stimuli("latents", np.arange(10))
-    assert np.allclose(latents, pooled(SOURCE.pixels(), 8), atol=1e-3)
-    seen.clear()
-    extract(folder, POOL, workers=counted)
-    assert seen == []
-
-
-def kill_at_once():
-    raise Died
-    yield
-
-
-def test_a_record_whose_object_is_gone_counts_for_nothing(folder):
-    job = Job.of(Dataset.open(folder), POOL)
-    for _ in in_process(job, job.pending()):
-        pass
-    job.dataset.store.delete(job.done()[1].key)
-    assert job.pending() == [1]
-    with pytest.raises(DataError, match="found 2 of 3 parts of 'latents' done; run the same command again"):
-        publish(job)
-
-
-def test_two_jobs_on_one_data_set_both_publish(folder):
-    """The second one began before the first was published."""
-    jobs = [Job.of(Dataset.open(folder), POOL.override({"target": name})) for name in ("one", "two")]
-    for job in jobs:
-        for _ in in_process(job, job.pending()):
-            pass
-        publish(job)
-    assert set(Dataset.open(folder).target_specs) == {"frames", "one", "two"}
-    assert check(folder).good
-
-
-def test_stimuli_published_anew_meanwhile_are_told(folder):
-    job = Job.of(Dataset.open(folder), POOL)
-    for _ in in_process(job, job.pending()):
-        pass
-    ingest(SOURCE.override({"seed": 1}), folder)
-    with pytest.raises(DataError, match="published anew meanwhile; compute 'latents' again"):
-        publish(job)
-
-
-def test_a_damaged_feature_object_is_refused(folder):
-    key = extract(folder, POOL).features_of("latents")[1].key
-    data = bytearray(Store.at(folder).get(key))
-    data[len(data) // 3] ^= 1
-    Store.at(folder).put(key, bytes(data))
-    with pytest.raises(IntegrityError, match=r"column 'latents', row group 0 of features/latents/000001-"):
-        Dataset.open(folder).gather_stimuli("latents", np.arange(10))
-    assert [key in problem for problem in check(folder).problems] == [True]
-
-
-def test_check_finds_rows_of_other_stimuli(folder):
-    manifest = extract(folder, POOL)
-    store, (first, second, third) = Store.at(folder), manifest.features_of("latents")
-    for objects, problem in (((second, first, third), "not in the order"), ((first, second), "has 8 rows, expected")):
-        version = manifest.with_features("latents", manifest.features["latents"], objects)
-        version.publish(store, Manifest.read_tagged(store)[1])
-        assert any(problem in found for found in check(folder).problems)
-
-
-class OddConfig(Config):
-    """An encoder that does not keep what its spec promises."""
-
-    reads_frames: ClassVar[bool] = True
-    name: str = "odd"
-    target: str = "odd"
-    value: float = 0.0
-    dtype: str = "float32"
-
-    def spec(self, dataset):
-        return TensorSpec("float32", (2,), "dim", "1")
-
-    def build(self, device):
-        return self
-
-    def encode(self, frames, captions):
-        if self.value < 0:
-            raise ValueError("expected a number from 0 on")
-        return np.full((len(captions), 2), self.value, self.dtype)
-
-
-@pytest.mark.parametrize(
-    ("encoder", "message"),
-    [
-        (OddConfig(dtype="float64"), r"odd gave float64 \(4, 2\), expected float32 \(4, 2\)"),
-        (OddConfig(value=np.inf), "odd gave values that are not finite"),
-        (POOL.override({"target": "frames"}), "'frames' was ingested into .*; set target="),
-        (PoolConfig(factor=5), "found frames of 32 x 32, expected multiples of factor=5"),
-    ],
-)
-def test_what_does_not_fit_is_one_sentence(folder, encoder, message):
-    with pytest.raises(CinerayError, match=message):
-        extract(folder, encoder)
-    assert list(Dataset.open(folder).target_specs) == ["frames"]
-
-
-class SlowConfig(OddConfig):
-    """Notes every batch it begins, and takes its time."""
-
-    log: str
-    name: str = "slow"
-    target: str = "slow"
-    seconds: float = 0.0
-
-    def encode(self, frames, captions):
-        with open(self.log, "a") as file:
-            print(captions[0], file=file, flush=True)
-        time.sleep(self.seconds)
-        return np.stack([[c.sum(), int(t.split()[1])] for c, t in zip(frames, captions, strict=True)]).astype("float32")
-
-
-def slow_values():
-    return np.stack([SOURCE.pixels().sum((1, 2, 3, 4)), np.arange(10)], 1).astype(np.float32)
-
-
 @pytest.mark.cluster
 def test_on_ray_the_values_are_those_of_one_process(ray_cluster, folder, tmp_path):
-    from cineray.datasets.features import on_ray
-
     seen = []
     encoder = SlowConfig(log=str(tmp_path / "log"))
     extract(
@@ -264,7 +41,7 @@ def test_on_ray_the_values_are_those_of_one_process(ray_cluster, folder, tmp_pat
         progress=lambda parts, text, total: (seen.append((text, part, total)) or part for part in parts),
     )
     dataset = Dataset.open(folder)
-    assert np.array_equal(dataset.gather_stimuli("slow", np.arange(10)), slow_values())
+    assert np.array_equal(dataset.gather_stimuli("slow", np.arange(10)), SlowConfig.values(SOURCE))
     assert sorted(seen) == [("slow, row groups", part, 3) for part in range(3)]
     assert sorted((tmp_path / "log").read_text().split()[1::2]) == ["0", "4", "8"]
     assert check(folder).good
@@ -278,32 +55,6 @@ def test_on_ray_the_values_are_those_of_one_process(ray_cluster, folder, tmp_pat
     [(np.inf, "^odd gave values that are not finite"), (-1.0, r"^computing 'odd' ended \(ValueErr")],
 )
 def test_an_actor_that_fails_says_so_in_one_sentence(ray_cluster, folder, value, problem):
-    from cineray.datasets.features import on_ray
-
     with pytest.raises(CinerayError, match=problem) as caught:
         extract(folder, OddConfig(value=value), workers=partial(on_ray, num_actors=1))
     assert "\n" not in str(caught.value)
-
-
-def test_kill_9_loses_at_most_the_row_group_in_work(tmp_path):
-    """A process that is killed while it encodes; another one goes on."""
-    ingest(SOURCE, tmp_path / "set")
-    log = tmp_path / "log"
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from test_datasets_features import *; "
-        "extraction.group_rows = lambda n: PART_ROWS; extract(sys.argv[2], SlowConfig(log=sys.argv[3], seconds=0.3))"
-    )
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "set"), str(log)]
-    process = subprocess.Popen(command)
-    while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 2):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    job = Job.of(Dataset.open(tmp_path / "set"), SlowConfig(log=str(log), seconds=0.3))
-    assert job.pending() == [1, 2]
-    assert Manifest.read(job.dataset.store).version == 1
-    assert subprocess.run(command, check=False).returncode == 0
-    assert log.read_text().split("\n") == ["picture 0", "picture 4", "picture 4", "picture 8", ""]
-    dataset = Dataset.open(tmp_path / "set")
-    assert np.array_equal(dataset.gather_stimuli("slow", np.arange(10)), slow_values())
-    assert [key for key in Store.at(tmp_path / "set").list("features/") if key.endswith("json")] == []

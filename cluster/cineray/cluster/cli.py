@@ -184,6 +184,31 @@ def doctor(words: list[str]) -> None:
         raise SystemExit(1)
 
 
+def models(words: list[str]) -> None:
+    """Pretrained parts, below CINERAY_MODELS: ``models list``, ``models pull NAME …``, ``models verify [NAME …]``."""
+    from cineray.cluster.models import listing, pull, show, verify
+    from cineray.core.pretrained import parts_folder
+
+    what, names, root = _first(words, "what to do", {"list": 0, "pull": 0, "verify": 0}), words[1:], parts_folder()
+    if what == "list":
+        show(listing(root))
+    elif what == "pull":
+        if not names:
+            raise ConfigError("found no part to pull, expected names of `cineray models list` or owner/name@revision")
+        for name in names:
+            record = pull(name, root)
+            print(f"{name}: {len(record.files)} files at commit {record.commit}, licence {record.licence}")
+    elif sum([_told(name, wrong) for name, wrong in verify(names, root)]):
+        raise SystemExit(1)
+
+
+def _told(name: str, wrong: list[str]) -> bool:
+    """Say what is wrong with a part, and whether anything is."""
+    again = f"; pull it again: cineray models pull {name}"
+    print(f"{name}: {', '.join(wrong) + again if wrong else 'as it was pulled'}")
+    return bool(wrong)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "ingest": ingest,
@@ -194,6 +219,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "eval": evaluate,
     "serve": serve,
     "doctor": doctor,
+    "models": models,
 }
 
 
@@ -202,7 +228,7 @@ def main() -> None:
     verb, *words = sys.argv[1:] or ["--help"]
     if verb in ("-h", "--help"):
         print("cineray VERB WHAT [key=value …]\n")
-        print("\n".join(f"  {name:8}{_summary(found)}" for name, found in VERBS.items()))
+        print("\n".join(f"  {name:12}{_summary(found)}" for name, found in VERBS.items()))
         return
     if {"-h", "--help"} & set(words) and verb in VERBS:
         print(inspect.getdoc(VERBS[verb]))
