@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 CATALOGUE = "pretrained.yaml"
+UNSTATED = "as its page states"
 INSTEAD = "without pretrained parts the light generator (generator.name=nearest) makes the videos"
 
 
@@ -66,9 +67,9 @@ class CatalogueEntry(Config):
     """The hub keeps weights in repositories of both kinds."""
     licence: str
     """As its page on the hub states it."""
-    size_gb: float = Field(gt=0)
-    """About; to know before pulling."""
-    used_for: str
+    size_gb: float | None = Field(default=None, gt=0)
+    """About; to know before pulling. None of parts that the catalogue does not have."""
+    used_for: str = ""
     files: tuple[str, ...] = ()
     """Patterns of the files wanted; all of them where it is empty."""
     sha256: dict[str, str] = Field(default_factory=dict)
@@ -78,6 +79,17 @@ class CatalogueEntry(Config):
     def part(self) -> Part:
         """As settings name it."""
         return Part(hub_id=self.hub_id, revision=self.revision)
+
+    @classmethod
+    def named(cls, name: str) -> "CatalogueEntry":
+        """The part of a short name, or of ``owner/name@revision`` (the main branch where no revision is given)."""
+        known = catalogue()
+        if name in known:
+            return known[name]
+        hub_id, _, revision = name.partition("@")
+        if hub_id.count("/") != 1:
+            raise ConfigError(f"found part '{name}', expected owner/name@revision or one of {', '.join(known)}")
+        return cls(hub_id=hub_id, revision=revision or "main", licence=UNSTATED)
 
 
 class FileRecord(Config):
