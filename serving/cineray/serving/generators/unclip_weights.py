@@ -1,5 +1,6 @@
 """The unCLIP UNet: its full-size shape, and its weights from a folder or from the published checkpoint."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,20 @@ def load_unclip(part: Part, *, device: torch.device, precision: Precision) -> UN
         return load(UNet2DConditionModel, part, device=device, precision=precision)
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**FULL_SIZE)
-    unet.load_state_dict(read_checkpoint(folder / CHECKPOINT, dict(unet.config)), assign=True)
+    try:
+        unet.load_state_dict(read_checkpoint(folder / CHECKPOINT, dict(unet.config)), assign=True)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{folder / CHECKPOINT} does not fit the published unCLIP engine: {text:.200}") from error
     return unet.to(device=device, dtype=PRECISIONS[precision]).eval().requires_grad_(False)
 
 
 def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     """A published checkpoint's UNet under diffusers' names; loads nothing but tensors."""
-    whole: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        whole: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(f"{path} holds more than tensors, which is not loaded; save its state_dict alone") from error
     state = whole.get("state_dict", whole)
     if not any(name.startswith("model.diffusion_model.") for name in state):
         raise ConfigError(f"{path} holds no model.diffusion_model, expected the published unCLIP checkpoint")
