@@ -5,7 +5,8 @@ import pytest
 from scipy.fft import dct
 
 from cineray.core.errors import ConfigError, DataError
-from cineray.datasets.signal import SignalConfig, drift_basis, pair_with_lag, prepare, prepared, remove_drift
+from cineray.datasets.drift import drift_basis, remove_drift
+from cineray.datasets.signal import SignalConfig, pair_with_lag, prepare, prepared
 from cineray.datasets.sources.base import Recording
 
 RNG = np.random.default_rng(5)

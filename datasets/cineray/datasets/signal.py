@@ -13,9 +13,10 @@ from pydantic import Field
 
 from cineray.core.config import Config
 from cineray.core.errors import DataError
+from cineray.datasets.drift import drift_basis, remove_drift
 from cineray.datasets.sources.base import Recording
 
-__all__ = ["SignalConfig", "drift_basis", "pair_with_lag", "prepare", "prepared", "remove_drift", "usable_voxels"]
+__all__ = ["SignalConfig", "pair_with_lag", "prepare", "prepared", "usable_voxels"]
 
 CLOCK_S = 1e-6
 """Onsets closer than this are the same instant: they come from sums and products of floats."""
@@ -148,39 +149,6 @@ def _showings(recording: Recording) -> Iterable[tuple[float, str]]:
         return recording.showings
     start_s = recording.onset_s - recording.offset_s
     return [(float(t), name) for t, name in zip(start_s, recording.stimulus_id, strict=True) if name is not None]
-
-
-def drift_basis(
-    onset_s: NDArray[np.float64], tr_s: float, order: int | None, high_pass_s: float | None
-) -> NDArray[np.float64]:
-    """(scans, columns) orthonormal: polynomials up to ``order`` in time and cosines slower than ``high_pass_s``.
-
-    The cosines are the discrete cosine set (DCT-II) with periods ``2 · scans · tr_s / k``, as in SPM. With neither
-    asked for there is no column.
-    """
-    scans = len(onset_s)
-    columns = []
-    if order is not None:
-        columns += list(np.polynomial.legendre.legvander(np.linspace(-1, 1, scans), order).T)
-    if high_pass_s is not None:
-        highest = int(np.floor(2 * scans * tr_s / high_pass_s))
-        grid = (2 * np.arange(scans) + 1) * np.pi / (2 * scans)
-        columns += [np.cos(k * grid) for k in range(highest + 1)]
-    if not columns:
-        return np.empty((scans, 0))
-    if len(columns) >= scans:
-        raise DataError(
-            f"removing {len(columns)} drift terms from {scans} scans leaves nothing; "
-            "lower signal.detrend or raise signal.high_pass_s"
-        )
-    left, size, _ = np.linalg.svd(np.stack(columns, axis=1), full_matrices=False)
-    return left[:, size > size[0] * 1e-10]
-
-
-def remove_drift(brain: NDArray[np.floating], basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(scans, voxels) less its least-squares fit by the orthonormal ``basis``."""
-    brain = np.asarray(brain, np.float64)
-    return brain - basis @ (basis.T @ brain) if basis.shape[1] else brain
 
 
 def _without_drift(recording: Recording, config: SignalConfig) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from cineray.datasets.schema import TensorSpec
 from cineray.datasets.sources.base import Recording, Stimulus
 from cineray.datasets.sources.bids import BidsRun, find_runs, timing
 from cineray.datasets.sources.events import Event, number, on_screen, read_rows
-from cineray.datasets.sources.images import Atlas, Grid, read_atlas, read_series
+from cineray.datasets.sources.images import Atlas, Grid, ranges, read_atlas, read_series
 from cineray.datasets.sources.stimulus_table import Catalogue, StimulusTable
 
 __all__ = ["DerivativesConfig"]
@@ -117,7 +117,7 @@ class DerivativesConfig(Config):
         for run in {run.subject: run for run in self.runs}.values():
             grid = read_series(run.files).grid
             columns, labels = self._selection(run, grid, {})
-            places[run.subject] = {"frame": {k: list(v) for k, v in grid.frame.items()}, "columns": _ranges(columns)}
+            places[run.subject] = {"frame": {k: list(v) for k, v in grid.frame.items()}, "columns": ranges(columns)}
             if self.parcels:
                 places[run.subject]["parcels"] = np.unique(labels).tolist()
         return {
@@ -207,9 +207,3 @@ def _trimmed(events: list[Event]) -> list[Event]:
 def _means(brain: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """(scans, voxels) to (scans, labels), in the order of the label values."""
     return np.stack([brain[:, labels == value].mean(1, dtype=np.float64) for value in np.unique(labels)], axis=1)
-
-
-def _ranges(columns: NDArray[np.int64]) -> list[list[int]]:
-    """Ascending numbers as half-open ranges."""
-    breaks = np.flatnonzero(np.diff(columns) != 1) + 1
-    return [[int(part[0]), int(part[-1]) + 1] for part in np.split(columns, breaks)]

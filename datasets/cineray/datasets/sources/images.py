@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cineray.core.errors import DataError
 from cineray.datasets.sources.files import MAX_GB, readable
 
-__all__ = ["Atlas", "Grid", "Series", "read_atlas", "read_series"]
+__all__ = ["Atlas", "Grid", "Series", "ranges", "read_atlas", "read_series"]
 
 SURFACES = {"CIFTI_STRUCTURE_CORTEX_LEFT": 1, "CIFTI_STRUCTURE_CORTEX_RIGHT": 2}
 """Surfaces that can be told apart; 0 stands for the volume."""
@@ -51,6 +51,10 @@ class Grid:
         at = np.minimum(np.searchsorted(atlas.grid.place[order], self.place), len(order) - 1)
         found = order[at]
         return np.where(atlas.grid.place[found] == self.place, atlas.value[found], 0)
+
+    def on_surface(self) -> NDArray[np.bool_]:
+        """(columns,) whether a column is a vertex of the cortex."""
+        return self.place >> 56 > 0
 
     def __str__(self) -> str:
         sizes = (
@@ -211,3 +215,9 @@ def _packed(
 ) -> NDArray[np.int64]:
     """One number a place: 8 bits of surface, 24 of vertex or x, 16 of y, 16 of z."""
     return (surface << 56) | (np.asarray(x, np.int64) << 32) | (np.asarray(y, np.int64) << 16) | np.asarray(z, np.int64)
+
+
+def ranges(columns: NDArray[np.int64]) -> list[list[int]]:
+    """Ascending numbers as half-open ranges."""
+    breaks = np.flatnonzero(np.diff(columns) != 1) + 1
+    return [[int(part[0]), int(part[-1]) + 1] for part in np.split(columns, breaks)]
