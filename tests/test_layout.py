@@ -23,6 +23,7 @@ RIM = (
     "cineray.training.launch",
     "cineray.training.tune",
     "cineray.serving.app",
+    "cineray.serving.reconstruct",
 )
 """The only modules that know Ray, besides those of the root `cluster`."""
 HERE = re.compile(r"(?<![\w.])/(?:hom[e]|wor[k]|roo[t]|User[s]|tm[p]/env)/")

@@ -1,0 +1,82 @@
+"""Latents to pixels: the counterparts of the encoders that compute a data set's latents."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from cineray.core.config import Config
+from cineray.core.pretrained import Part
+from cineray.serving.generators.autoencoder import Autoencoder, load_autoencoder
+from cineray.serving.generators.parts import Precision
+from cineray.serving.generators.pictures import to_frames
+
+__all__ = ["AutoencoderCodecConfig", "Codec", "CodecConfig", "PoolCodecConfig"]
+
+
+class Codec(Protocol):
+    """Made for one size of latents and pixels."""
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """(frames, channels, height, width) latents to sRGB (frames, height, width, 3)."""
+        ...
+
+
+class PoolCodecConfig(Config):
+    """Small pictures, -1 to 1: what the encoder ``pool`` averages over squares."""
+
+    name: Literal["pool"] = "pool"
+
+    def build(self, *, size: tuple[int, int], device: str) -> "PoolCodec":
+        """For frames of ``size`` (height, width)."""
+        return PoolCodec(size)
+
+
+class AutoencoderCodecConfig(Config):
+    """Latents of a diffusers autoencoder, in the scale that its diffusion models expect."""
+
+    name: Literal["autoencoder"] = "autoencoder"
+    part: Part
+    subfolder: str = ""
+    """Of the part; ``vae`` in whole pipelines."""
+    precision: Precision = "float32"
+
+    def build(self, *, size: tuple[int, int], device: str) -> "AutoencoderCodec":
+        """Load the autoencoder; its frames have the size its latents say.
+
+        Raises:
+            ConfigError: the pretrained part is missing.
+        """
+        where = torch.device(device)
+        return AutoencoderCodec(load_autoencoder(self.part, self.subfolder, device=where, precision=self.precision))
+
+
+@dataclass(frozen=True)
+class PoolCodec:
+    """`Codec` of area-pooled frames."""
+
+    size: tuple[int, int]
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Bilinear between the centres of the squares."""
+        return to_frames(F.interpolate(latents.float(), self.size, mode="bilinear"))
+
+
+@dataclass(frozen=True)
+class AutoencoderCodec:
+    """`Codec` of a diffusers autoencoder."""
+
+    autoencoder: Autoencoder
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """By the autoencoder's decoder."""
+        return to_frames(self.autoencoder.decode(latents.to(self.autoencoder.model.device)))
+
+
+CodecConfig = Annotated[PoolCodecConfig | AutoencoderCodecConfig, Field(discriminator="name")]

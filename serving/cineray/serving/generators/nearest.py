@@ -1,0 +1,76 @@
+"""The light generator: nothing is trained and nothing downloaded, pixels come from the training clips.
+
+The keyframe is the training picture whose tokens are nearest to the predicted ones; the video is that picture moved
+along the blurry video, with the blurry video's low frequencies. So each of the two decoded streams decides what it
+knows: the tokens what is seen, the blurry video where it is and how it moves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from cineray.core.config import Config
+from cineray.core.errors import DataError
+from cineray.serving.generators.base import Condition
+from cineray.serving.generators.blend import blend, resized
+from cineray.serving.generators.pictures import in_step
+from cineray.serving.library import Library
+
+__all__ = ["NearestConfig", "NearestGenerator"]
+
+
+class NearestConfig(Config):
+    """Settings of the nearest-neighbour generator; the default where no weights are given."""
+
+    name: Literal["nearest"] = "nearest"
+    cutoff: float = Field(default=0.1, gt=0)
+    """Standard deviation, in frame widths, of the Gaussian below whose frequencies the blurry video decides."""
+
+    def build(self, *, library: Library) -> "NearestGenerator":
+        """Make the generator over these training clips."""
+        return NearestGenerator(self, library)
+
+
+@dataclass(frozen=True)
+class NearestGenerator:
+    """`cineray.serving.generators.base.Generator` over a `Library`."""
+
+    config: NearestConfig
+    library: Library
+
+    @property
+    def fps(self) -> float:
+        """That of the training clips."""
+        return self.library.fps
+
+    def keyframes(self, conditions: Sequence[Condition]) -> NDArray[np.uint8]:
+        """The middle frame of the nearest training clip."""
+        return np.stack([clip[len(clip) // 2] for clip in map(self._nearest, conditions)])
+
+    def videos(self, conditions: Sequence[Condition], keyframes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As many frames as a training clip has.
+
+        Without a blurry video the picture stands still: there is nothing to say how it moves. A first frame carried
+        over from the clip before takes the keyframe's place.
+        """
+        return np.stack([self._video(c, keyframe) for c, keyframe in zip(conditions, keyframes, strict=True)])
+
+    def _nearest(self, condition: Condition) -> NDArray[np.uint8]:
+        if condition.tokens is None:
+            raise DataError("generator 'nearest' got no tokens, which it looks its keyframe up by; give a semantic run")
+        row = int(self.library.nearest(condition.tokens[None])[0])
+        return self.library.frames(row)
+
+    def _video(self, condition: Condition, keyframe: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        frames, height, width = self.library.shape
+        picture = keyframe if condition.first_frame is None else condition.first_frame
+        picture = resized(picture[None], height, width)[0]
+        if condition.blurry is None:
+            return np.repeat(picture[None], frames, axis=0)
+        blurry = in_step(torch.from_numpy(resized(condition.blurry, height, width)).float(), frames).numpy()
+        return blend(picture, blurry, self.config.cutoff)

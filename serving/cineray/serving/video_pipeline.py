@@ -1,0 +1,281 @@
+"""From a brain to a video: predicted tokens and blurry latents, a keyframe, a caption, a video (NeuroClips).
+
+Everything here is one process and knows no Ray; `cineray.serving.reconstruct` spreads it over actors.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor
+
+from cineray.core.config import Config
+from cineray.core.errors import ConfigError, DataError
+from cineray.datasets.examples import Examples
+from cineray.datasets.split import make_split
+from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
+from cineray.serving.clips import Clip, by_recording, clip_scans, clips_of, recording_of
+from cineray.serving.generators import GeneratorConfig
+from cineray.serving.generators.base import Condition, Generator
+from cineray.serving.generators.codecs import Codec, CodecConfig, PoolCodecConfig
+from cineray.serving.generators.nearest import NearestConfig
+from cineray.serving.library import Library
+from cineray.serving.link import Link, LinkConfig, Pairs, crossfade, embedding, fit_link
+from cineray.serving.pipeline import Pipeline, SubjectDecoder
+from cineray.training.reconstructions import Reconstruction
+
+__all__ = ["RunOutput", "VideoPipeline", "VideoPipelineConfig", "clip_seed"]
+
+
+class RunOutput(Config):
+    """A trained run, and the target it is asked for."""
+
+    run_dir: str
+    target: str
+
+
+class VideoPipelineConfig(Config):
+    """Everything that decides a reconstruction; saved beside the results as ``reconstruct.yaml``."""
+
+    name: str = "video"
+    semantic: RunOutput
+    """Predicts image tokens, (dim,) or (tokens, dim): what is seen."""
+    perception: RunOutput
+    """Predicts latents (frames, channels, height, width): where it is and how it moves."""
+    frames: str = "frames"
+    """Target of the data set that holds the training pictures."""
+    codec: CodecConfig = PoolCodecConfig()
+    """What turns latents into pixels: the counterpart of the encoder that made the perception run's target."""
+    generator: GeneratorConfig = NearestConfig()
+    captions: CaptionsConfig = NearestCaptionsConfig()
+    link: LinkConfig | None = None
+    """None keeps every clip to itself."""
+    use_keyframe: bool = True
+    """False generates from the blurry video alone: its first frame is the keyframe, and there is no caption."""
+    use_blurry: bool = True
+    """False generates from the keyframe and the caption alone."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.use_keyframe and not self.use_blurry:
+            raise ConfigError("found use_keyframe=false and use_blurry=false, expected one of them to be true")
+        return self
+
+
+@dataclass
+class VideoPipeline:
+    """The opened parts; not thread-safe."""
+
+    config: VideoPipelineConfig
+    semantic: Pipeline
+    perception: Pipeline
+    library: Library
+    codec: Codec
+    generator: Generator
+    captioner: Captioner
+    link: Link | None
+    _subject: str = ""
+    _decoders: tuple[SubjectDecoder, SubjectDecoder] | None = field(default=None, repr=False)
+    """Of ``_subject``: recordings come subject by subject."""
+
+    @classmethod
+    def open(cls, config: VideoPipelineConfig, device: str = "cpu") -> Self:
+        """Load every part; a scene link that was never trained is trained first, and kept in the semantic run's folder.
+
+        Raises:
+            ConfigError: a run does not predict what is asked of it, the two runs differ in data or split, or a
+                pretrained part is missing.
+        """
+        semantic = _opened(config.semantic, device)
+        perception = _opened(config.perception, device)
+        _require_same_split(config, semantic, perception)
+        library = Library.of(semantic.dataset, semantic.run.view, config.semantic.target, config.frames)
+        codec = config.codec.build(size=library.shape[1:], device=device)
+        return cls(
+            config,
+            semantic,
+            perception,
+            library,
+            codec,
+            _generator(config.generator, library, codec, device),
+            config.captions.build(library=library, device=device),
+            None if config.link is None else _link(config.link, semantic, config.semantic.target),
+        )
+
+    @property
+    def clip_scans(self) -> int:
+        """Scans from the beginning of one clip to the next."""
+        return clip_scans(self.semantic.dataset)
+
+    def reconstruct(self, recording: NDArray[np.floating], clips: Sequence[Clip]) -> list[Reconstruction]:
+        """Clips of one recording (scans, voxels), in rising order.
+
+        Pixels depend on the recording, the settings and each clip's own name; through the link also on the clips before
+        it in the same call. (The same clips in other company agree up to the rounding of sums.)
+        """
+        if not clips:
+            return []
+        tokens, blurry = self._decode(recording, clips)
+        conditions = self._conditions(clips, tokens, blurry)
+        keyframes, captions = blurry[:, 0], [""] * len(clips)
+        if self.config.use_keyframe:
+            keyframes = self.generator.keyframes(conditions)
+            captions = self.captioner.caption_reconstructions(tokens, keyframes)
+        conditions = [
+            replace(old, caption=caption, seed=clip_seed(self.config.seed, clip, "video"))
+            for old, caption, clip in zip(conditions, captions, clips, strict=True)
+        ]
+        chains = self._chains(clips, tokens)
+        videos = self._videos(conditions, keyframes, chains)
+        carried = {i for chain in chains for i in chain[1:]}
+        return [
+            Reconstruction(
+                example=clip.example,
+                subject=clip.subject,
+                run=clip.run,
+                stimulus_id=clip.stimulus_id,
+                video=videos[i],
+                fps=self.generator.fps,
+                seed=conditions[i].seed,
+                caption=captions[i],
+                keyframe=keyframes[i],
+                blurry=blurry[i],
+                carried=i in carried,
+            )
+            for i, clip in enumerate(clips)
+        ]
+
+    def _decode(self, recording: NDArray[np.floating], clips: Sequence[Clip]) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Predicted tokens (clips, tokens, dim) and blurry videos (clips, frames, height, width, 3)."""
+        (subject,) = {clip.subject for clip in clips}
+        if self._decoders is None or self._subject != subject:
+            self._decoders = self.semantic.subject(subject), self.perception.subject(subject)
+            self._subject = subject
+        voxels = self.semantic.sizes.voxels[subject]
+        if recording.ndim != 2 or recording.shape[1] != voxels:
+            raise DataError(
+                f"found a recording of shape {recording.shape}, expected (scans, {voxels}) for {subject}; "
+                "mask and prepare it as the data set was"
+            )
+        scans = np.array([clip.scan for clip in clips])
+        semantic, perception = self._decoders
+        config = self.config
+        tokens = predicted(self.semantic, semantic, config.semantic.target, recording, scans)
+        latents = predicted(self.perception, perception, config.perception.target, recording, scans)
+        return as_tokens(tokens), np.stack([self.codec.decode(clip) for clip in latents])
+
+    def _conditions(self, clips: Sequence[Clip], tokens: Tensor, blurry: NDArray[np.uint8]) -> list[Condition]:
+        """What the keyframes are made of."""
+        config = self.config
+        return [
+            Condition(
+                tokens=tokens[i] if config.use_keyframe else None,
+                blurry=blurry[i] if config.use_blurry else None,
+                seed=clip_seed(config.seed, clip, "keyframe"),
+            )
+            for i, clip in enumerate(clips)
+        ]
+
+    def _chains(self, clips: Sequence[Clip], tokens: Tensor) -> list[list[int]]:
+        if self.link is None:
+            return [[i] for i in range(len(clips))]
+        return self.link.chains(embedding(tokens), [clip.follows for clip in clips])
+
+    def _videos(
+        self, conditions: Sequence[Condition], keyframes: NDArray[np.uint8], chains: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.uint8]]:
+        """All chains side by side, the clips of a chain one after another."""
+        videos: dict[int, NDArray[np.uint8]] = {}
+        for position in range(max(map(len, chains))):
+            here = [chain for chain in chains if len(chain) > position]
+            before = [videos[chain[position - 1]][-1] if position else None for chain in here]
+            numbers = [chain[position] for chain in here]
+            given = [replace(conditions[i], first_frame=frame) for i, frame in zip(numbers, before, strict=True)]
+            made = self.generator.videos(given, keyframes[numbers])
+            for i, frame, video in zip(numbers, before, made, strict=True):
+                fade = self.config.link.crossfade_frames if self.config.link else 0
+                videos[i] = video if frame is None else crossfade(frame, video, fade)
+        return [videos[i] for i in range(len(conditions))]
+
+
+def clip_seed(seed: int, clip: Clip, stage: str) -> int:
+    """63 bits of a hash of (seed, subject, clip, stage): the same whatever is reconstructed beside it, or where."""
+    text = "\0".join([str(seed), clip.subject, clip.run, str(clip.scan), clip.stimulus_id, stage])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def predicted(
+    pipeline: Pipeline, decoder: SubjectDecoder, target: str, recording: NDArray[np.floating], scans: NDArray[np.int64]
+) -> Tensor:
+    """(len(scans), ...) predictions in the units of the stored target."""
+    values = decoder.at(recording, scans, target)
+    known = pipeline.normaliser.targets if pipeline.normaliser else {}
+    return known[target].restore(values) if target in known else values
+
+
+def as_tokens(values: Tensor) -> Tensor:
+    """(clips, dim) or (clips, ..., dim) to (clips, tokens, dim)."""
+    return values.reshape(len(values), -1, values.shape[-1])
+
+
+def _opened(part: RunOutput, device: str) -> Pipeline:
+    pipeline = Pipeline.open(part.run_dir, device=device)
+    if part.target not in pipeline.card.targets:
+        raise ConfigError(
+            f"{part.run_dir} predicts {', '.join(pipeline.card.targets)}, the settings ask it for '{part.target}'; "
+            "name one of its targets, or another run"
+        )
+    return pipeline
+
+
+def _require_same_split(config: VideoPipelineConfig, semantic: Pipeline, perception: Pipeline) -> None:
+    """A clip held out of one run and trained on by the other would be reconstructed from memory."""
+    kinds = {
+        "another data set": (semantic.dataset.fingerprint, perception.dataset.fingerprint),
+        "another split": (semantic.run.view.split, perception.run.view.split),
+    }
+    for what, (ours, theirs) in kinds.items():
+        if ours != theirs:
+            raise ConfigError(
+                f"{config.perception.run_dir} was trained on {what} than {config.semantic.run_dir}, expected the same; "
+                "train one of them again"
+            )
+
+
+def _generator(config: GeneratorConfig, library: Library, codec: Codec, device: str) -> Generator:
+    if isinstance(config, NearestConfig):
+        return config.build(library=library)
+    return config.build(device=torch.device(device))
+
+
+def _link(config: LinkConfig, semantic: Pipeline, target: str) -> Link:
+    """The link of these settings, from the semantic run's folder or made now."""
+    store, key = semantic.weights.store, f"links/{target}-{semantic.card.step:08d}-{config.fingerprint()}.safetensors"
+    if store.exists(key):
+        return Link.loads(store.get(key), store.path(key))
+    view = semantic.run.view
+    split = make_split(semantic.dataset, view.split, view.subjects, view.window)
+    link = fit_link(config, _pairs(semantic, target, split.train), _pairs(semantic, target, split.val))
+    store.put(key, link.dumps())
+    return link
+
+
+def _pairs(semantic: Pipeline, target: str, examples: Examples) -> Pairs:
+    """Neighbouring clips of a split, as their own run predicts them."""
+    found: dict[str, list[Tensor]] = {"first": [], "second": [], "same": []}
+    for (subject, run), clips in by_recording(clips_of(semantic.dataset, examples)).items():
+        decoder = semantic.subject(subject)
+        recording = recording_of(semantic.dataset, subject, run)
+        scans = np.array([clip.scan for clip in clips])
+        values = embedding(as_tokens(predicted(semantic, decoder, target, recording, scans)))
+        follows = torch.tensor([i for i, clip in enumerate(clips) if clip.follows], dtype=torch.int64)
+        found["first"].append(values[follows - 1])
+        found["second"].append(values[follows])
+        found["same"].append(torch.tensor([clips[i].group == clips[i - 1].group for i in follows], dtype=torch.bool))
+    return Pairs(**{name: torch.cat(parts) for name, parts in found.items()})

@@ -1,0 +1,181 @@
+"""The light generator: training pictures only, placed where the blurry video says, in the blurry video's light."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from cineray.core.errors import ConfigError, DataError
+from cineray.datasets.dataset import Dataset
+from cineray.datasets.split import make_split
+from cineray.serving.generators.base import Condition
+from cineray.serving.generators.blend import blend, placed, resized, shifts
+from cineray.serving.generators.codecs import PoolCodecConfig
+from cineray.serving.generators.nearest import NearestConfig
+from cineray.serving.library import Library
+from cineray.training.run import Run
+from tiny_video import tiny_video
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("video")
+    return Run.load(f"{tiny_video(folder).semantic.run_dir}/run.yaml")
+
+
+@pytest.fixture(scope="module")
+def library(run):
+    return Library.of(Dataset.open(run.view.dataset), run.view, "features", "frames")
+
+
+@pytest.fixture(scope="module")
+def generator(library):
+    return NearestConfig().build(library=library)
+
+
+def a_square(size=32, top=12, left=12, side=6, colour=(250, 40, 40), ground=30):
+    picture = np.full((size, size, 3), ground, np.uint8)
+    picture[top : top + side, left : left + side] = colour
+    return picture
+
+
+def test_candidates_are_the_training_stimuli_and_nothing_else(run, library):
+    dataset = library.dataset
+    split = make_split(dataset, run.view.split, (), run.view.window)
+    shown = {
+        name: {int(r) for r in dataset.gather_stimulus_rows(e.rows(np.arange(len(e))))}
+        for name, e in (("train", split.train), ("val", split.val), ("test", split.test))
+    }
+    assert set(library.rows.tolist()) == shown["train"]
+    assert not shown["train"] & (shown["val"] | shown["test"])
+    films = dataset.stimuli(["film"])["film"].to_pylist()
+    assert {films[row] for row in library.rows} == {"train"}
+    for row in shown["val"] | shown["test"]:
+        with pytest.raises(AssertionError, match="not a training stimulus"):
+            library.frames(row)
+
+
+def test_what_others_saw_in_training_is_no_candidate_if_it_is_tested(run):
+    """A held-out person and a known film: the split allows it, the library does not hand the answer out."""
+    split = run.view.split.override(
+        {
+            "train": {"films": [], "except_subjects": ["sub-02"], "blocks": None},
+            "val": None,
+            "test": {"films": ["test"], "subjects": ["sub-02"]},
+            "allow_shared_stimuli": True,
+        }
+    )
+    view = run.view.model_copy(update={"split": split})
+    dataset = Dataset.open(view.dataset)
+    trained = make_split(dataset, split, (), view.window).train
+    films = np.array(dataset.stimuli(["film"])["film"].to_pylist())
+    assert "test" in films[dataset.gather_stimulus_rows(trained.rows(np.arange(len(trained))))]
+    assert set(films[Library.of(dataset, view, "features", "frames").rows]) == {"train"}
+
+
+def test_nearest_is_the_largest_cosine_of_centred_tokens(library, monkeypatch):
+    """By numpy, in several chunks; the query has an offset that raw cosines would follow."""
+    monkeypatch.setattr("cineray.serving.library.CHUNK", 7)
+    rng = np.random.default_rng(0)
+    values = library.dataset.gather_stimuli("features", library.rows).astype(np.float64)
+    mean = values.mean(0)
+    query = mean + rng.standard_normal((5, values.shape[1]))
+    centred = values - mean
+    cosine = (query - mean) @ centred.T
+    cosine /= np.linalg.norm(query - mean, axis=1)[:, None] * np.linalg.norm(centred, axis=1)
+    rows, similarity = library.nearest(torch.from_numpy(query).float()[:, None])
+    assert rows.tolist() == library.rows[cosine.argmax(1)].tolist()
+    np.testing.assert_allclose(similarity, cosine.max(1), atol=1e-5)
+
+
+def test_targets_that_are_not_there_are_named(run):
+    dataset = Dataset.open(run.view.dataset)
+    with pytest.raises(ConfigError, match=r"no target 'clip_tokens', it has .*cineray features"):
+        Library.of(dataset, run.view, "clip_tokens", "frames")
+    with pytest.raises(ConfigError, match="'latents' has axes"):
+        Library.of(dataset, run.view, "features", "latents")
+
+
+def test_a_true_token_brings_back_its_own_picture(library, generator):
+    row = int(library.rows[3])
+    tokens = torch.from_numpy(library.dataset.gather_stimuli("features", library.rows[[3]])[0])[None]
+    (keyframe,) = generator.keyframes([Condition(tokens=tokens)])
+    assert np.array_equal(keyframe, library.frames(row)[4])
+    with pytest.raises(DataError, match="no tokens"):
+        generator.keyframes([Condition()])
+
+
+def test_a_picture_follows_a_blurry_video():
+    """The square of the blurry video moves over other ground and in another colour; the picture's goes with it."""
+    path = [(2, 3), (6, 8), (11, 13), (16, 18), (21, 22)]
+    sharp = a_square().astype(np.float32)
+    moving = np.stack([a_square(top=y, left=x, colour=(200, 90, 90), ground=60) for y, x in path])
+    blurry = ndimage.gaussian_filter(moving.astype(np.float32), (0, 3, 3, 0))
+    expected = np.array(path) - 12
+    assert np.abs(shifts(sharp, blurry, 2.0) - expected).max() <= 1
+
+
+def test_moved_pictures_by_a_loop():
+    rng = np.random.default_rng(0)
+    picture = rng.random((5, 7, 3)).astype(np.float32)
+    moves = np.array([[0, 0], [2, -3], [-4, 1], [9, 9]])
+    found = placed(picture, moves)
+    for frame, (down, right) in zip(found, moves, strict=True):
+        for y in range(5):
+            for x in range(7):
+                source = picture[min(max(y - down, 0), 4), min(max(x - right, 0), 6)]
+                assert np.array_equal(frame[y, x], source)
+
+
+def test_low_frequencies_come_from_the_video_and_high_ones_from_the_picture():
+    """A striped hill that stands where it stood, in other light: the light is the video's, the stripes stay."""
+    y, x = np.indices((64, 64))[..., None]
+    hill = 80 * np.exp(-((x - 32) ** 2 + (y - 32) ** 2) / 128) * np.ones(3)
+    stripes = np.where(x // 2 % 2, 15, -15)
+    picture = (75 + stripes + hill).astype(np.uint8)
+    video = np.broadcast_to(60 + 0.5 * y + hill, (3, 64, 64, 3)).astype(np.float32)
+    made = blend(picture, video, 0.1).astype(float)
+    inner = slice(16, 48)
+    low = ndimage.gaussian_filter(made, (0, 6.4, 6.4, 0), mode="nearest")[:, inner, inner]
+    wanted = ndimage.gaussian_filter(video, (0, 6.4, 6.4, 0), mode="nearest")[:, inner, inner]
+    assert np.abs(low - wanted).max() < 4
+    high = (made - video)[:, inner, inner].reshape(-1)
+    grating = np.broadcast_to(stripes, made.shape)[:, inner, inner].reshape(-1)
+    assert np.corrcoef(high, grating)[0, 1] > 0.9
+
+
+def test_videos_have_the_clips_shape_and_obey_each_part(library, generator):
+    frames, height, width = library.shape
+    rng = np.random.default_rng(0)
+    blurry = [rng.integers(0, 256, (3, height, width, 3), np.uint8) for _ in range(2)]
+    keyframes = np.stack([library.frames(int(row))[0] for row in library.rows[:2]])
+    conditions = [Condition(blurry=b) for b in blurry]
+    videos = generator.videos(conditions, keyframes)
+    assert (videos.shape, videos.dtype) == ((2, frames, height, width, 3), np.uint8)
+    assert generator.fps == frames / 2.0
+    alone = generator.videos(conditions[1:], keyframes[1:])
+    assert np.array_equal(alone[0], videos[1])
+    swapped = generator.videos(conditions, keyframes[::-1])
+    assert not np.array_equal(swapped, videos)
+    carried = generator.videos([replace(conditions[0], first_frame=keyframes[1])], keyframes[:1])
+    assert np.array_equal(carried[0], swapped[0])
+    still = generator.videos([Condition()], keyframes[:1])
+    assert np.array_equal(still[0], np.repeat(keyframes[:1], frames, axis=0))
+
+
+def test_the_pool_codec_turns_small_pictures_into_frames():
+    """Flat colours stay; between two squares the light rises steadily."""
+    codec = PoolCodecConfig().build(size=(8, 8), device="cpu")
+    flat = torch.tensor([-1.0, 0.0, 1.0])[None, :, None, None].expand(2, 3, 2, 2)
+    assert np.array_equal(codec.decode(flat), np.broadcast_to([0, 128, 255], (2, 8, 8, 3)))
+    ramp = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]).expand(1, 3, 2, 2)
+    assert codec.decode(ramp)[0, 3, :, 0].tolist() == [0, 0, 32, 96, 159, 223, 255, 255]
+
+
+def test_pictures_of_another_size_keep_their_light():
+    picture = a_square(32)[None]
+    assert resized(picture, 16, 16).shape == (1, 16, 16, 3)
+    assert resized(picture, 16, 16).mean() == pytest.approx(picture.mean(), abs=1)
+    assert resized(picture, 32, 32) is picture
