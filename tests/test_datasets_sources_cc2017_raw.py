@@ -154,6 +154,21 @@ def test_the_bad_run_is_left_out_unless_asked_for(tmp_path):
     assert len(list(source.override({"keep_bad_run": True}).recordings())) == 10
 
 
+def test_a_run_out_of_step_is_told_and_not_shifted(tmp_path):
+    """Repeat 9 records what the others recorded five volumes before."""
+    rng = np.random.default_rng(6)
+    shown, runs = rng.normal(size=(256, CORTEX)), {}
+    for repeat in range(1, 11):
+        late = 5 if repeat == 9 else 0
+        runs[repeat] = 50 + shown[10 - late : 256 - late] + rng.normal(size=(246, CORTEX))
+        write_run(tmp_path, 3, "test2", repeat, runs[repeat])
+    source = config(tmp_path, subjects=[3], films=["test2"], voxels="cortex", keep_bad_run=True)
+    assert source.notes()["late_by_volumes"] == {"subj03 test2_9": 5}
+    assert source.override({"keep_bad_run": False}).notes()["late_by_volumes"] == {}
+    ninth = list(source.recordings())[8]
+    np.testing.assert_array_equal(ninth.brain, runs[9][2:242].astype(np.float32))
+
+
 def test_a_clip_holds_the_pictures_of_its_two_seconds_and_belongs_to_a_shot(folder):
     stimuli = list(config(folder, films=["seg1"]).stimuli())
     assert len(stimuli) == 240

@@ -15,7 +15,16 @@ from cineray.datasets.schema import TensorSpec
 from cineray.datasets.sources import cc2017_raw as raw
 from cineray.datasets.sources import cc2017_released as released
 from cineray.datasets.sources.base import Recording, Stimulus
-from cineray.datasets.sources.cc2017_films import BAD_RUN, CLIP_S, FILMS, place, recording
+from cineray.datasets.sources.cc2017_films import (
+    BAD_RUN,
+    CLIP_S,
+    FILMS,
+    TEST,
+    peak_lags,
+    place,
+    recording,
+    time_course,
+)
 from cineray.datasets.sources.images import ranges
 from cineray.datasets.video import scene_cuts
 
@@ -103,12 +112,10 @@ class Cc2017Config(Config):
         """Every run of every chosen subject and film but the bad one; one run is in memory."""
         for subject in self.subjects:
             for film in self.film_names:
-                for repeat in range(1, place(film).repeats + 1):
-                    if (subject, film, repeat) != BAD_RUN or self.keep_bad_run:
-                        yield recording(subject, film, repeat, *self._run(subject, film, repeat))
+                yield from self._showings(subject, film)
 
     def notes(self) -> dict[str, object]:
-        """What the manifest remembers, with the cortical vertices kept."""
+        """What the manifest remembers, with the cortical vertices kept and the test runs that are out of step."""
         known = {
             "licence": "that of Purdue University Research Repository 2809; films may not be passed on",
             "cite": "Wen et al. 2018, Cerebral Cortex 28, 4136",
@@ -116,6 +123,7 @@ class Cc2017Config(Config):
             if self.layout == "raw"
             else "trimmed, detrended, scaled and masked upstream",
             "left_out": [] if self.keep_bad_run or BAD_RUN[0] not in self.subjects else ["subj03 test2_9"],
+            "late_by_volumes": self._late(),
         }
         if self.layout == "raw":
             known["voxel_order"] = "cortical grayordinates of the CIFTI files, left then right"
@@ -136,6 +144,21 @@ class Cc2017Config(Config):
             if not len(kept[subject]):
                 raise DataError(f"no vertex of subject {subject} answers alike to both showings; set source.keep")
         return kept
+
+    def _showings(self, subject: int, film: str) -> Iterator[Recording]:
+        for repeat in range(1, place(film).repeats + 1):
+            if (subject, film, repeat) != BAD_RUN or self.keep_bad_run:
+                yield recording(subject, film, repeat, *self._run(subject, film, repeat))
+
+    def _late(self) -> dict[str, int]:
+        """Test runs that do not go with the other showings of their film: told, never shifted."""
+        late = {}
+        for subject in self.subjects:
+            for film in (film for film in self.film_names if film in TEST):
+                courses = {run.run: time_course(run.brain) for run in self._showings(subject, film)}
+                lags = zip(courses, peak_lags(list(courses.values())), strict=True)
+                late |= {f"subj{subject:02d} {name}": lag for name, lag in lags if lag}
+        return late
 
     def _run(self, subject: int, film: str, repeat: int) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
         if self.layout == "released":

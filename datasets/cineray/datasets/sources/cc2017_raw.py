@@ -9,7 +9,7 @@ from scipy import stats
 
 from cineray.core.errors import DataError
 from cineray.datasets.drift import drift_basis, remove_drift
-from cineray.datasets.sources.cc2017_films import CLIP_S, NUM_CLIPS, TRAIN
+from cineray.datasets.sources.cc2017_films import CLIP_S, DETREND, FLAT, NUM_CLIPS, TRAIN
 from cineray.datasets.sources.images import read_series
 from cineray.datasets.video import read_clips
 
@@ -23,9 +23,6 @@ NUM_VOLUMES = {2.0: 245, 0.0: 246}
 
 FIRST_KEPT_S = 4.0
 """Film time of the first volume kept by the published trimming: the response to the first clip, 4 s late."""
-
-DETREND = 4
-"""Order of the polynomial removed before the showings are compared, as published."""
 
 
 def film_clips(folder: Path, film: str, fps: int, size_px: int) -> Iterator[NDArray[np.uint8]]:
@@ -100,6 +97,6 @@ def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDAr
     """(vertices,) Pearson's r over the volumes, without the drift of each run; nan where one of them is constant."""
     basis = drift_basis(np.arange(len(one), dtype=np.float64), CLIP_S, DETREND, None)
     a, b = (remove_drift(run, basis) for run in (one, other))
+    flat = (a.std(0) <= FLAT * np.abs(one).max(0)) | (b.std(0) <= FLAT * np.abs(other).max(0))
     size = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
-    flat = size <= 1e-9 * np.abs(one).max(0) * np.abs(other).max(0)
     return np.where(flat, np.nan, (a * b).sum(0) / np.where(flat, 1.0, size))
