@@ -1,0 +1,71 @@
+"""Metrics of reconstructed pictures and videos: one audited definition a name, legacy variants behind an ``@``."""
+
+from cineray.training.pictures.base import VideoMetric, always, motion, pixels
+from cineray.training.pictures.flow import endpoint_error, flow_cosine
+from cineray.training.pictures.hue import hue, hue_animator
+from cineray.training.pictures.pixcorr import pixcorr
+from cineray.training.pictures.psnr import psnr
+from cineray.training.pictures.semantic import SEMANTIC_METRICS
+from cineray.training.pictures.ssim import ssim, ssim_columns, ssim_rgb
+from cineray.training.pictures.text import TEXT_METRICS
+
+__all__ = ["DEFAULT", "VIDEO_METRICS", "VideoMetric"]
+
+_PIXELS = (
+    pixels("ssim", "luminance, two-dimensional Gaussian of 1.5 px", ssim, px=256),
+    pixels("ssim@425", "the same where images are compared (MedARC, scikit-image from 0.20)", ssim, px=425),
+    pixels("ssim@rgb", "colours, uniform 7 px (MinD-Video)", ssim_rgb, px=256, antialias=False),
+    pixels("ssim@rgb512", "colours, uniform 7 px (Mind-Animator)", ssim_rgb, px=512, antialias=False),
+    pixels("ssim@columns", "along single columns (NEURONS)", ssim_columns, px=256),
+    pixels(
+        "ssim@columns425",
+        "along single columns (MedARC, scikit-image up to 0.19)",
+        ssim_columns,
+        px=425,
+        antialias=False,
+    ),
+    pixels("psnr", "dB, at most 100", psnr, px=256),
+    pixels("psnr@animator", "dB, at most 100 (Mind-Animator)", psnr, px=512, antialias=False),
+    pixels("pixcorr", "correlation of all pixel values", pixcorr, px=425, chance=always(0.0)),
+    pixels(
+        "pixcorr@noantialias",
+        "the same (MedARC, torchvision up to 0.16)",
+        pixcorr,
+        px=425,
+        antialias=False,
+        chance=always(0.0),
+    ),
+    pixels("hue", "circular correlation of hue, weighted by saturation", hue, px=256, chance=always(0.0)),
+    pixels(
+        "hue@animator", "cosine of hue, red and blue exchanged (Mind-Animator)", hue_animator, px=512, antialias=False
+    ),
+)
+_MOTION = (
+    motion("epe", "distance of Farnebäck flows, pixels per second", endpoint_error, px=256),
+    motion(
+        "epe@animator",
+        "distance of Farnebäck flows, pixels per frame step (Mind-Animator)",
+        endpoint_error,
+        px=512,
+        per_second=False,
+        published=True,
+    ),
+    motion(
+        "flow_cos",
+        "cosine of flows where the true one exceeds 1 px per step",
+        flow_cosine,
+        px=256,
+        per_second=False,
+        higher_is_better=True,
+    ),
+)
+VIDEO_METRICS = {m.name: m for m in (*_PIXELS, *_MOTION, *SEMANTIC_METRICS, *TEXT_METRICS)}
+
+DEFAULT = (
+    "nway_video@2", "nway_video@10", "nway_video@50", "nway_frame@2", "nway_frame@10", "nway_frame@50",
+    "clip_sim", "video_sim", "ssim", "psnr", "pixcorr", "hue", "clip_smooth", "epe", "flow_cos",
+    "alex2", "alex5", "incep", "clip", "effnet", "swav",
+    "retrieve_image", "retrieve_brain", "retrieve_image@10", "retrieve_brain@10", "retrieve_image@50",
+    "retrieve_brain@50", "retrieve_image@300", "retrieve_brain@300",
+    "caption_rouge1", "caption_rougeL", "caption_bleu1", "fvd",
+)  # fmt: skip

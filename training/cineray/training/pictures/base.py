@@ -1,0 +1,126 @@
+"""What a metric of reconstructions is, and how the usual kinds are made from small functions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cineray.training.backbones import Backbone
+from cineray.training.metrics.similarity import cosine_matrix, pearson_matrix
+from cineray.training.pictures.bank import Bank, Pairing
+from cineray.training.pictures.flow import farneback
+from cineray.training.pictures.identify import rivals
+from cineray.training.pictures.resize import resized
+
+__all__ = ["Networks", "VideoMetric", "always", "identification", "mean_features", "motion", "pixels", "similarity"]
+
+Networks = Mapping[str, Backbone]
+"""Role -> network."""
+Values = Callable[[Pairing, Networks], NDArray[np.float64]]
+Level = Literal["pixels", "motion", "smoothness", "semantics", "features", "retrieval", "text", "set"]
+
+STILL = ("mean_training_frame", "flat_grey", "first_frame")
+"""Baselines: what knows nothing of the clip, and what knows its first frame and nothing of its motion."""
+
+
+@dataclass(frozen=True)
+class VideoMetric:
+    """One value for each pair of prediction and truth; NaN where it is not defined."""
+
+    name: str
+    meaning: str
+    level: Level
+    values: Values
+    chance: Callable[[int], float] | None = None
+    """Number of clips -> expected value of a guess; None where only wrong pairs can tell."""
+    higher_is_better: bool = True
+    needs: tuple[str, ...] = ()
+    """Roles of networks."""
+    moving: bool = False
+    """Whether it takes at least two frames."""
+    min_clips: int = 1
+    min_classes: int = 0
+    """Classes that its networks must know."""
+    baselines: tuple[str, ...] = STILL
+
+
+def always(value: float) -> Callable[[int], float]:
+    """A chance level that does not depend on the number of clips."""
+    return lambda num_clips: value
+
+
+def pixels(
+    name: str,
+    meaning: str,
+    function: Callable[[NDArray[np.floating], NDArray[np.floating]], float],
+    *,
+    px: int,
+    antialias: bool = True,
+    chance: Callable[[int], float] | None = None,
+) -> VideoMetric:
+    """A function of two videos, both resized to ``px`` x ``px``."""
+
+    def values(pairing: Pairing, networks: Networks) -> NDArray[np.float64]:
+        def compare(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+            return function(*(resized(video, px, antialias=antialias) for video in (predicted, truth)))
+
+        return pairing.each(compare, pairing.predicted.videos, pairing.truth.videos)
+
+    kernel = "antialiased" if antialias else "no antialias"
+    return VideoMetric(name, f"{meaning}; {px} px, {kernel}", "pixels", values, chance)
+
+
+def motion(
+    name: str,
+    meaning: str,
+    function: Callable[[Any, Any], float],
+    *,
+    px: int,
+    per_second: bool = True,
+    published: bool = False,
+    higher_is_better: bool = False,
+) -> VideoMetric:
+    """A function of two flows at ``px`` x ``px``; ``published`` resizes and weighs colours as Mind-Animator does."""
+
+    def flows(bank: Bank) -> list[NDArray[np.float16]]:
+        return bank.described(
+            ("flow", px, published), lambda v: farneback(resized(v, px, antialias=not published), swapped=published)
+        )
+
+    def values(pairing: Pairing, networks: Networks) -> NDArray[np.float64]:
+        found = pairing.each(function, flows(pairing.predicted), flows(pairing.truth))
+        return found * (pairing.fps if per_second else 1.0)
+
+    return VideoMetric(
+        name,
+        f"{meaning}; {px} px",
+        "motion",
+        values,
+        higher_is_better=higher_is_better,
+        moving=True,
+        baselines=("zero_flow",),
+    )
+
+
+def mean_features(bank: Bank, network: Backbone) -> NDArray[np.float64]:
+    """(videos, values): the network's embedding, mean over a video's frames."""
+    rows = [np.asarray(v, np.float64).reshape(len(v), -1).mean(0) for v in bank.by_frame(network, "embedding")]
+    return np.stack(rows)
+
+
+def identification(name: str, role: str, source: str) -> VideoMetric:
+    """Two-way identification by one network's features (MindEye2): chance .5."""
+
+    def values(pairing: Pairing, networks: Networks) -> NDArray[np.float64]:
+        p, t = (mean_features(bank, networks[role]) for bank in (pairing.predicted, pairing.truth))
+        return rivals(pearson_matrix(p, t), pairing.rows, pairing.own, pairing.pool, "image").two_way
+
+    meaning = f"share of wrong clips whose features ({source}) fit less well than the true one's"
+    return VideoMetric(name, meaning, "features", values, always(0.5), needs=(role,), min_clips=2)
+
+
+def similarity(bank_p: Bank, bank_t: Bank, network: Backbone) -> NDArray[np.float64]:
+    """(predictions, truths): cosine of mean embeddings."""
+    return cosine_matrix(mean_features(bank_p, network), mean_features(bank_t, network))

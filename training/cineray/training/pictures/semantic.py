@@ -1,0 +1,178 @@
+"""Metrics that look through a network: classes, embeddings, retrieval."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cineray.training.metrics.similarity import pearson_matrix
+from cineray.training.pictures.bank import Pairing
+from cineray.training.pictures.base import Networks, VideoMetric, always, identification, mean_features, similarity
+from cineray.training.pictures.drawing import miss_all
+from cineray.training.pictures.identify import rivals
+from cineray.training.pictures.nway import nway, nway_chance, nway_monte_carlo
+from cineray.training.pictures.smooth import adjacent, all_pairs, gated
+
+__all__ = ["SEMANTIC_METRICS"]
+
+Array = NDArray[np.float64]
+Direction = Literal["image", "brain"]
+NETWORKS = {
+    "alex2": "AlexNet features.4",
+    "alex5": "AlexNet features.11",
+    "incep": "InceptionV3 avgpool",
+    "clip": "CLIP ViT-L/14",
+}
+
+
+def _rows_cosine(p: NDArray[Any], t: NDArray[Any]) -> float:
+    """Mean over rows of the cosine of (rows, dim) and (rows, dim); 0 where one is all zeros."""
+    p, t = (np.atleast_2d(np.asarray(x, np.float64)) for x in (p, t))
+    p, t = (x.reshape(len(x), -1) for x in (p, t))
+    scale = np.linalg.norm(p, axis=1) * np.linalg.norm(t, axis=1)
+    return float(np.divide((p * t).sum(1), scale, out=np.zeros_like(scale), where=scale > 0).mean())
+
+
+def _nway(what: Literal["frame", "video"], n: int, kind: Literal["", "@top3", "@top3_mc"] = "") -> VideoMetric:
+    accepted, score = (1 if kind == "" else 3), (nway_monte_carlo if kind == "@top3_mc" else nway)
+    role = f"{what}_classifier"
+
+    def values(pairing: Pairing, networks: Networks) -> Array:
+        def compare(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
+            rows = (np.atleast_2d(x) for x in (predicted, truth))
+            return float(score(*rows, n=n, num_accepted=accepted).mean())
+
+        banks = (pairing.predicted, pairing.truth)
+        found = (
+            b.by_frame(networks[role], "logits") if what == "frame" else b.by_video(networks[role], "logits")
+            for b in banks
+        )
+        return pairing.each(compare, *found)
+
+    words = "the class" if accepted == 1 else "one of the 3 highest classes"
+    how = "100 draws" if kind == "@top3_mc" else "exact expectation"
+    return VideoMetric(
+        f"nway_{what}@{n}{kind}",
+        f"{words} of the true {what} wins among {n}, {how}",
+        "semantics",
+        values,
+        always(nway_chance(n, accepted)),
+        needs=(role,),
+        moving=what == "video",
+        min_classes=n - 1 + accepted,
+    )
+
+
+def _of_prediction(function: Callable[[NDArray[Any]], float]) -> Callable[[Pairing, Networks], Array]:
+    """A property of the prediction alone."""
+
+    def values(pairing: Pairing, networks: Networks) -> Array:
+        frames = pairing.predicted.by_frame(networks["clip"], "embedding")
+        return pairing.each(lambda p, _: function(p), frames, pairing.truth.videos)
+
+    return values
+
+
+def _clip_sim(pairing: Pairing, networks: Networks) -> Array:
+    return pairing.each(
+        _rows_cosine, *(b.by_frame(networks["clip"], "embedding") for b in (pairing.predicted, pairing.truth))
+    )
+
+
+def _video_sim(pairing: Pairing, networks: Networks, role: str = "video_classifier") -> Array:
+    return pairing.each(
+        _rows_cosine, *(b.by_video(networks[role], "embedding") for b in (pairing.predicted, pairing.truth))
+    )
+
+
+def _gated(pairing: Pairing, networks: Networks) -> Array:
+    frames = pairing.predicted.by_frame(networks["clip_b32"], "embedding")
+    alike = _video_sim(pairing, networks, "vifi")
+    return np.array([gated(frames[i], s) for i, s in zip(pairing.rows, alike, strict=True)])
+
+
+def _distance(role: str, source: str) -> VideoMetric:
+    def values(pairing: Pairing, networks: Networks) -> Array:
+        p, t = (mean_features(bank, networks[role]) for bank in (pairing.predicted, pairing.truth))
+        return 1 - pearson_matrix(p, t)[pairing.rows, pairing.own]
+
+    meaning = f"1 - correlation of features ({source})"
+    return VideoMetric(role, meaning, "features", values, higher_is_better=False, needs=(role,))
+
+
+def _retrieve(direction: Direction, pool: int | None, name: str = "") -> VideoMetric:
+    """The reconstruction's embedding searches its clip, or the clip its reconstruction; whole pool where None."""
+
+    def values(pairing: Pairing, networks: Networks) -> Array:
+        alike = similarity(pairing.predicted, pairing.truth, networks["clip"])
+        found = rivals(alike, pairing.rows, pairing.own, pairing.pool, direction)
+        return (found.better == 0).astype(float) if pool is None else miss_all(found.better, found.others, pool - 1)
+
+    query = "a reconstruction finds its clip" if direction == "image" else "a clip finds its reconstruction"
+    among = "among all" if pool is None else f"among {pool}, exact expectation"
+    return VideoMetric(
+        name or f"retrieve_{direction}" + (f"@{pool}" if pool else ""),
+        f"{query} {among}, by CLIP embedding",
+        "retrieval",
+        values,
+        lambda num: 1 / (pool or num),
+        needs=("clip",),
+        min_clips=pool or 2,
+    )
+
+
+SMOOTH = "prediction alone, read beside the truth's own value"
+SEMANTIC_METRICS = (
+    *(_nway(what, n, kind) for what in ("frame", "video") for n in (2, 10, 50) for kind in ("", "@top3", "@top3_mc")),
+    VideoMetric(
+        "clip_sim", "cosine of CLIP embeddings, predicted against true frame", "semantics", _clip_sim, needs=("clip",)
+    ),
+    VideoMetric(
+        "video_sim",
+        "cosine of pooled video features",
+        "semantics",
+        _video_sim,
+        needs=("video_classifier",),
+        moving=True,
+    ),
+    VideoMetric(
+        "vifi",
+        "cosine of ViFi-CLIP video features",
+        "semantics",
+        lambda p, n: _video_sim(p, n, "vifi"),
+        needs=("vifi",),
+        moving=True,
+    ),
+    VideoMetric(
+        "clip_smooth",
+        f"mean cosine of neighbouring frames' CLIP embeddings; {SMOOTH}",
+        "smoothness",
+        _of_prediction(adjacent),
+        needs=("clip",),
+        moving=True,
+    ),
+    VideoMetric(
+        "clip_smooth@allpairs",
+        f"mean cosine of all pairs of frames; {SMOOTH}",
+        "smoothness",
+        _of_prediction(all_pairs),
+        needs=("clip",),
+        moving=True,
+    ),
+    VideoMetric(
+        "clip_smooth@gated",
+        f"0 where ViFi-CLIP is at most .6; {SMOOTH}",
+        "smoothness",
+        _gated,
+        needs=("clip_b32", "vifi"),
+        moving=True,
+    ),
+    *(identification(name, name, source) for name, source in NETWORKS.items()),
+    _distance("effnet", "EfficientNet-B1 avgpool"),
+    _distance("swav", "SwAV ResNet-50 avgpool"),
+    *(_retrieve(direction, pool) for pool in (None, 10, 50, 300) for direction in ("image", "brain")),
+    _retrieve("brain", 300, "retrieval@medarc_forward"),
+    _retrieve("image", 300, "retrieval@medarc_backward"),
+    _retrieve("image", 300, "retrieval@litemind"),
+)
