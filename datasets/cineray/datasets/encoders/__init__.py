@@ -4,12 +4,41 @@ from typing import Annotated
 
 from pydantic import Field
 
+from cineray.datasets.encoders.captions import BlipConfig
+from cineray.datasets.encoders.clip import HFClipConfig, OpenClipConfig
 from cineray.datasets.encoders.flow import FlowConfig
 from cineray.datasets.encoders.pool import PoolConfig
+from cineray.datasets.encoders.taef2 import Taef2Config
+from cineray.datasets.encoders.text import HFClipTextConfig, OpenClipTextConfig
+from cineray.datasets.encoders.tflite import TFLiteConfig
+from cineray.datasets.encoders.vae import VaeConfig
 
 __all__ = ["ENCODERS", "EncoderConfig"]
 
-ENCODERS = (PoolConfig, FlowConfig)
+ENCODERS = (
+    PoolConfig,
+    FlowConfig,
+    OpenClipConfig,
+    HFClipConfig,
+    OpenClipTextConfig,
+    HFClipTextConfig,
+    VaeConfig,
+    Taef2Config,
+    BlipConfig,
+    TFLiteConfig,
+)
 
-EncoderConfig = Annotated[PoolConfig | FlowConfig, Field(discriminator="name")]
+EncoderConfig = Annotated[
+    PoolConfig
+    | FlowConfig
+    | OpenClipConfig
+    | HFClipConfig
+    | OpenClipTextConfig
+    | HFClipTextConfig
+    | VaeConfig
+    | Taef2Config
+    | BlipConfig
+    | TFLiteConfig,
+    Field(discriminator="name"),
+]
 """Settings of any encoder."""
