@@ -9,7 +9,7 @@ export DS_ACCELERATOR ?= cpu
 
 DEMO ?= runs/demo
 
-.PHONY: install demo test check faults results-song results-synthetic bench-stream
+.PHONY: install demo test check faults results-song results-synthetic bench-stream bench-gpu
 
 install: $(VENV)/.installed
 
@@ -41,3 +41,6 @@ results-synthetic: install
 
 bench-stream: install
 	$(BIN)/python -m benchmarks.bench_stream
+
+bench-gpu: install
+	$(BIN)/python -m benchmarks.bench_gpu

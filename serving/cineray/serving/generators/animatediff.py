@@ -4,7 +4,7 @@ Stable Diffusion 1.5 with motion layers denoises all frames together; SparseCtrl
 latents of the blurry video are where the denoising starts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from cineray.serving.generators.keyframe import KeyframeConfig, Keyframer, Uncli
 from cineray.serving.generators.parts import Precision, load
 from cineray.serving.generators.pictures import in_step, noise, to_frames, to_tensor
 from cineray.serving.generators.start import PURE_NOISE, AlphaMode, start_of
-from cineray.serving.generators.text import TextEncoder, load_text_encoder
+from cineray.serving.generators.text import load_text_encoder
 
 __all__ = ["SCHEDULERS", "AnimateDiff", "AnimateDiffConfig"]
 
@@ -117,7 +117,8 @@ class AnimateDiff:
 
     settings: AnimateDiffConfig
     keyframer: Keyframer
-    text: TextEncoder
+    text: Callable[[Sequence[str]], Tensor]
+    """Texts to (texts, tokens, dim)."""
     autoencoder: Autoencoder
     unet: UNetMotionModel
     control: SparseControlNetModel
