@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 __all__ = ["COMMIT", "fake_hub"]
@@ -22,52 +23,59 @@ def entry(name: str, data: bytes) -> dict:
     return found
 
 
+@dataclass(frozen=True)
+class Repository:
+    """What the hub knows."""
+
+    name: str
+    files: dict[str, bytes]
+
+    @property
+    def entries(self) -> dict[str, dict]:
+        return {name: entry(name, data) for name, data in self.files.items()}
+
+    def answer(self, path: str) -> tuple[bytes, dict[str, str]] | None:
+        """Body and headers; None where there is no such thing."""
+        if path in (f"/api/models/{self.name}/revision/main", f"/api/models/{self.name}/revision/{COMMIT}"):
+            siblings = [{"rfilename": n, "size": e["size"], "lfs": e.get("lfs")} for n, e in self.entries.items()]
+            info = {"id": self.name, "sha": COMMIT, "private": False, "tags": [], "cardData": {"license": "mit"}}
+            return json.dumps(info | {"siblings": siblings}).encode(), {}
+        if path == f"/api/models/{self.name}/tree/{COMMIT}":
+            return json.dumps(list(self.entries.values())).encode(), {}
+        file = path.removeprefix(f"/{self.name}/resolve/{COMMIT}/")
+        if file not in self.files:
+            return None
+        found = self.entries[file]
+        return self.files[file], {"ETag": f'"{found.get("lfs", found)["oid"]}"', "X-Repo-Commit": COMMIT}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers of one repository, which the server carries."""
+
+    def do_GET(self) -> None:
+        repository: Repository = self.server.repository  # type: ignore[attr-defined]
+        path = self.path.partition("?")[0]
+        found = repository.answer(path)
+        missing = "RevisionNotFound" if f"/{repository.name}/" in path else "RepoNotFound"
+        data, headers = found or (b"", {"X-Error-Code": missing})
+        self.send_response(200 if found else 404)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 @contextmanager
 def fake_hub(repo: str, files: dict[str, bytes]) -> Iterator[str]:
     """The hub's address."""
-    entries = [entry(name, data) for name, data in files.items()]
-    siblings = [{"rfilename": e["path"], "size": e["size"], "blobId": e["oid"], "lfs": e.get("lfs")} for e in entries]
-    info = {
-        "id": repo,
-        "sha": COMMIT,
-        "private": False,
-        "tags": [],
-        "cardData": {"license": "mit"},
-        "siblings": siblings,
-    }
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path in (f"/api/models/{repo}/revision/main", f"/api/models/{repo}/revision/{COMMIT}"):
-                self.answer(json.dumps(info).encode())
-            elif path == f"/api/models/{repo}/tree/{COMMIT}":
-                self.answer(json.dumps(entries).encode())
-            elif (name := path.removeprefix(f"/{repo}/resolve/{COMMIT}/")) in files:
-                digest = next(e for e in entries if e["path"] == name)
-                self.answer(files[name], ETag=f'"{digest.get("lfs", digest)["oid"]}"', **{"X-Repo-Commit": COMMIT})
-            else:
-                self.send_response(404)
-                missing = "RevisionNotFound" if f"/{repo}/" in path else "RepoNotFound"
-                self.send_header("X-Error-Code", missing)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def answer(self, data: bytes, **headers: str) -> None:
-            self.send_response(200)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(data)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.repository = Repository(repo, files)  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
