@@ -14,6 +14,7 @@ from cineray.training.models.ridge import RidgeConfig
 from cineray.training.models.semantic import SemanticConfig
 from cineray.training.models.shared import SharedConfig
 from cineray.training.models.srm import SRMConfig
+from cineray.training.models.video_diffusion import VideoDiffusionConfig
 
 __all__ = ["MODELS", "ModelConfig"]
 
@@ -28,6 +29,7 @@ MODELS = (
     ChanceConfig,
     SemanticConfig,
     PriorConfig,
+    VideoDiffusionConfig,
 )
 
 ModelConfig = Annotated[
@@ -40,6 +42,7 @@ ModelConfig = Annotated[
     | MatchedFilterConfig
     | ChanceConfig
     | SemanticConfig
-    | PriorConfig,
+    | PriorConfig
+    | VideoDiffusionConfig,
     Field(discriminator="name"),
 ]
