@@ -7,17 +7,21 @@ from pydantic import Field
 from cineray.datasets.encoders.captions import BlipConfig
 from cineray.datasets.encoders.clip import HFClipConfig, OpenClipConfig
 from cineray.datasets.encoders.flow import FlowConfig
+from cineray.datasets.encoders.gradients import GradientsConfig
 from cineray.datasets.encoders.pool import PoolConfig
 from cineray.datasets.encoders.taef2 import Taef2Config
 from cineray.datasets.encoders.text import HFClipTextConfig, OpenClipTextConfig
 from cineray.datasets.encoders.tflite import TFLiteConfig
 from cineray.datasets.encoders.vae import VaeConfig
+from cineray.datasets.encoders.words import WordsConfig
 
 __all__ = ["ENCODERS", "EncoderConfig"]
 
 ENCODERS = (
     PoolConfig,
     FlowConfig,
+    GradientsConfig,
+    WordsConfig,
     OpenClipConfig,
     HFClipConfig,
     OpenClipTextConfig,
@@ -31,6 +35,8 @@ ENCODERS = (
 EncoderConfig = Annotated[
     PoolConfig
     | FlowConfig
+    | GradientsConfig
+    | WordsConfig
     | OpenClipConfig
     | HFClipConfig
     | OpenClipTextConfig

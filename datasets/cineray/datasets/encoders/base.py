@@ -33,7 +33,7 @@ FRAMES = "frames"
 
 FRAME_AXES = "frames height width channels"
 
-INSTEAD = "or choose an encoder that needs no pretrained part: pool, flow"
+INSTEAD = "or choose an encoder that needs no pretrained part: pool, gradients, words, flow"
 
 FrameChoice = int | Literal["first", "middle", "all"]
 """Which frames of a clip are encoded: one of them (by number, from the end if negative), or every one by itself."""
@@ -74,7 +74,7 @@ class EncoderSettings(Protocol):
         """Load what it needs."""
         ...
 
-    def model_dump(self, **how: Any) -> dict[str, Any]:
+    def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Plain values (of `Config`)."""
         ...
 
