@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cineray.training.losses import total_loss
+from cineray.training.losses import MSEConfig, total_loss
 from cineray.training.models import MODELS
-from cineray.training.models.base import ClosedForm, subject_of
+from cineray.training.models.base import ClosedForm, Generative, subject_of
 from cineray.training.strategies import STRATEGIES, StrategyConfig, build_engine
 from cineray.training.world import World
 from multiprocess import on_ranks
@@ -106,23 +106,50 @@ class TestStory:
         assert any(x.abs().sum() > 0 for key, x in before.items() if "exp_avg" in key and "sub-c" in key)
 
 
-def _one_step(world, models, names):
+SHAPES = {"features": (24,), "clip_tokens": (4, 6), "latents": (2, 3, 2, 2)}
+"""The toy target in all the shapes that models want."""
+
+
+def _shaped(batch):
+    targets = {name: batch.targets["features"].reshape(-1, *shape) for name, shape in SHAPES.items()}
+    return dataclasses.replace(batch, targets=targets)
+
+
+def _one_step(world, configs, names):
+    """Loss and norm; a model that draws noise draws other noise on one process than on two."""
     found = {}
-    for model in models:
+    for config in configs:
         for name in names:
-            engine = an_engine(world, StrategyConfig(name=name), run=toy_run(model=model))
-            found[model["name"], name] = take_step(engine, world, STEPS[0])
+            torch.manual_seed(1)
+            run = toy_run()
+            model = config.build(dataclasses.replace(SIZES, targets=SHAPES))
+            draws = isinstance(model, Generative)
+            engine = build_engine(StrategyConfig(name=name), model, run.optim, world, subject_of=subject_of)
+            batch = _shaped(ToyStream(owner=C_ROWS).batch(np.asarray(STEPS[0]), world.rank, world.size))
+            torch.manual_seed(world.rank)
+            outputs = engine.forward(batch.brain, batch.targets) if draws else engine.forward(batch.brain)
+            losses = [MSEConfig(target=target) for target in SHAPES if target in outputs]
+            loss, _ = total_loss(losses, outputs, batch, world)
+            engine.backward(loss)
+            found[config.name, name, draws] = float(world.sum(loss.detach())), engine.step(1e-3, [])
     return found
+
+
+def _still(settings):
+    """The same settings without dropout, of the parts too."""
+    parts = {k: _still(v) for k, v in settings.items() if isinstance(v, dict)}
+    return settings | parts | {k: 0.0 for k in settings if k.endswith("dropout")}
 
 
 def test_every_model_under_every_strategy():
     """Layers that a rank runs without rows, parameters that get no gradient, outputs that no loss reads."""
-    alike = dataclasses.replace(SIZES, voxels={"a": 4, "b": 4})  # what every model can be built for
+    alike = dataclasses.replace(SIZES, voxels={"a": 4, "b": 4}, targets=SHAPES)  # what every model can be built for
     descended = [c for c in MODELS if not isinstance(c().build(alike), ClosedForm)]
-    models = [c().model_dump() | ({"dropout": 0.0} if "dropout" in c.model_fields else {}) for c in descended]
-    expected = _one_step(World(), models, ["plain"])
-    for (model, name), found in on_ranks(2, _one_step, models, SPREAD)[0].items():
-        np.testing.assert_allclose(found, expected[model, "plain"], rtol=1e-4, err_msg=f"{model} under {name}")
+    configs = [c.parse(_still(c().model_dump())) for c in descended]
+    alone, together = _one_step(World(), configs, ["plain"]), on_ranks(2, _one_step, configs, SPREAD, deadline_s=120)[0]
+    for (model, name, draws), found in together.items():
+        expected = together[model, "ddp", True] if draws else alone[model, "plain", False]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=f"{model} under {name}")
 
 
 def _recomputed(world, name):
