@@ -23,8 +23,8 @@ COLOURS = 3
 class GradientsConfig(Config):
     """Settings of the light image tokens.
 
-    The last token is the mean of the others: what is seen, wherever it is. Histograms of oriented gradients are those of
-    Dalal & Triggs (2005, doi:10.1109/CVPR.2005.177), each cell normalised by itself.
+    The last token is the mean of the others: what is seen, wherever it is. Histograms of oriented gradients are those
+    of Dalal & Triggs (2005, doi:10.1109/CVPR.2005.177), each cell normalised by itself.
     """
 
     reads_frames: ClassVar[bool] = True
