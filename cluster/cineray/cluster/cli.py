@@ -149,6 +149,17 @@ def evaluate(words: list[str]) -> None:
     print(report(run_dir, split, beside=[beside] if isinstance(beside, str) else list(beside)))
 
 
+def reconstruct(words: list[str]) -> None:
+    """Videos from brains: ``reconstruct PIPELINE.yaml|FOLDER [split=test | recording=FILE subject=… | folder=FOLDER]``.
+
+    ``[out=FOLDER] [num_actors=1] [device=cpu]``, and ``key=value`` for the pipeline's own settings. A folder of
+    recordings holds ``<subject>/<recording>.npy``. Run again, it does what is left.
+    """
+    from cineray.cluster.reconstruction import reconstruct_all
+
+    reconstruct_all(_first(words, "a pipeline's YAML, or a folder reconstructed into"), parse_overrides(words[1:]))
+
+
 def serve(words: list[str]) -> None:
     """Serve a run over HTTP: ``serve RUN_DIR [port=8000] [host=127.0.0.1]``; the key comes from CINERAY_API_KEY."""
     from cineray.serving.app import serve_run
@@ -217,6 +228,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "tune": tune,
     "eval": evaluate,
+    "reconstruct": reconstruct,
     "serve": serve,
     "doctor": doctor,
     "models": models,

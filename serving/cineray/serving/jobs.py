@@ -25,7 +25,9 @@ from cineray.training.checkpoint import best
 from cineray.training.predict import SPLITS, read_run
 from cineray.training.reconstructions import Origin, Reconstruction, Reconstructions
 
-__all__ = ["Job", "Piece", "write_piece"]
+__all__ = ["SETTINGS", "Job", "Piece", "write_piece"]
+
+SETTINGS = "reconstruct.yaml"
 
 PIECE_CLIPS = 12
 """Clips decoded together and lost together: four chains of three."""
@@ -66,17 +68,18 @@ class Job:
             settings=_settings(config), data=dataset.fingerprint, dataset=dataset.store.url, notes=parts.notes
         )
         pieces = [piece for part in by_recording(clips).values() for piece in _pieces(part, None)]
-        return cls(config, Store.at(out), split, origin, tuple(pieces))
+        return cls(config.located(), Store.at(out), split, origin, tuple(pieces))
 
     @classmethod
     def of_recording(cls, config: VideoPipelineConfig, out: str | Path, path: Path, subject: str) -> Self:
         """A file ``.npy`` (scans, voxels), prepared as the data set was (same mask, detrended, z-scored)."""
+        path = path.resolve()
         recording = _read(path)
         step = clip_scans(Dataset.open(read_run(Store.at(config.semantic.run_dir)).view.dataset))
         clips = clips_of_recording(subject, path.stem, len(recording), step)
         digest = hashlib.sha256(np.ascontiguousarray(recording).tobytes()).hexdigest()[:16]
-        origin = Origin(settings=_settings(config), data=digest, dataset=str(path.resolve()))
-        return cls(config, Store.at(out), f"{subject}-{path.stem}", origin, tuple(_pieces(clips, path)))
+        origin = Origin(settings=_settings(config), data=digest, dataset=str(path))
+        return cls(config.located(), Store.at(out), f"{subject}-{path.stem}", origin, tuple(_pieces(clips, path)))
 
     @classmethod
     def of_folder(cls, config: VideoPipelineConfig, out: str | Path, folder: Path) -> list[Self]:
@@ -97,7 +100,14 @@ class Job:
         Raises:
             ConfigError: the folder holds clips of other settings, checkpoints or data.
         """
-        self.store.put("reconstruct.yaml", self.config.dump().encode())
+        if self.store.exists(SETTINGS):
+            found = VideoPipelineConfig.loads(self.store.get(SETTINGS), origin=self.store.path(SETTINGS))
+            if found != self.config:
+                raise ConfigError(
+                    f"{self.store.path(SETTINGS)} has fingerprint {found.fingerprint()}, these settings have "
+                    f"{self.config.fingerprint()}; write into another folder (out=…)"
+                )
+        self.store.put(SETTINGS, self.config.dump().encode())
         done = Reconstructions.begin(self.store, self.name, self.origin).done()
         return [piece for piece in self.pieces if not {clip.example for clip in piece.clips} <= done]
 

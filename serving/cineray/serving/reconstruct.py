@@ -1,6 +1,7 @@
 """Reconstruction over Ray actors: each holds a whole pipeline and does one piece of the job after another."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -19,7 +20,12 @@ class Worker:
     """One pipeline on one device."""
 
     def __init__(self, config: VideoPipelineConfig, device: str) -> None:
-        self.pipeline = VideoPipeline.open(config, device)
+        self.config, self.device = config, device
+
+    @cached_property
+    def pipeline(self) -> VideoPipeline:
+        """Opened with the first piece: what is wrong with it is then told as the error of a task."""
+        return VideoPipeline.open(self.config, self.device)
 
     def write(self, job: Job, piece: Piece) -> None:
         """Do one piece; done twice, it gives the same bytes."""

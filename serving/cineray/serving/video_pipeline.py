@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError
+from cineray.core.storage import Store
 from cineray.datasets.examples import Examples
 from cineray.datasets.split import make_split
 from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
@@ -60,6 +61,14 @@ class VideoPipelineConfig(Config):
     use_blurry: bool = True
     """False generates from the keyframe and the caption alone."""
     seed: int = 0
+
+    def located(self) -> Self:
+        """The same with absolute run folders: Ray's processes may work in folders of their own."""
+        parts = {name: getattr(self, name) for name in ("semantic", "perception")}
+        urls = {name: Store.at(part.run_dir).url for name, part in parts.items()}
+        return self.model_copy(
+            update={name: part.model_copy(update={"run_dir": urls[name]}) for name, part in parts.items()}
+        )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
