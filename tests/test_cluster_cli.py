@@ -19,7 +19,9 @@ NEEDED = {
     "synthetic:ridge": {"subjects": ["sub-01"]},
     "synthetic:scratch": {"subject": "sub-01"},
 }
-"""What a recipe cannot do without; `synthetic:adapt` also wants a run that exists."""
+"""What a recipe cannot do without."""
+FROM_A_RUN = ("synthetic:adapt", "neuroclips:prior")
+"""Those that also want a run that exists."""
 
 
 def cineray(capsys, monkeypatch, *words):
@@ -54,7 +56,7 @@ def test_every_verb_explains_itself(verb, capsys, monkeypatch):
     [
         (["fly"], "found verb 'fly', expected one of demo, ingest"),
         (["train"], "found 'nothing', expected a recipe or a run.yaml"),
-        (["train", "synthetic:huge"], "expected a recipe (song:ridge"),
+        (["train", "synthetic:huge"], "expected a recipe (neuroclips:prior"),
         (["train", "nowhere/run.yaml"], "found no file nowhere/run.yaml"),
         (["train", "synthetic:scratch"], "recipe synthetic:scratch needs subject=…"),
         (["train", "synthetic:tiny", "optim.speed=3"], "optim.speed"),
@@ -62,7 +64,7 @@ def test_every_verb_explains_itself(verb, capsys, monkeypatch):
         (["train", "synthetic:tiny", "fast"], "found argument 'fast', expected key=value"),
         (["tune", "synthetic:tiny"], "nothing to search over"),
         (["ingest", "synthetic"], "found no out="),
-        (["ingest", "nsd", "out=x"], "expected a source (synthetic"),
+        (["ingest", "elsewhere", "out=x"], "expected a source (synthetic"),
         (["eval", "split=test"], "expected a run folder"),
         (["serve", "runs/x", "prot=80"], "found setting 'prot', expected one of port, host"),
     ],
@@ -79,7 +81,7 @@ def test_wrong_words_are_told_in_one_line(words, message, capsys, monkeypatch, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "synthetic:adapt"])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in FROM_A_RUN])
 def test_every_recipe_is_a_whole_run_that_a_file_repeats(name, capsys, monkeypatch, tmp_path):
     arguments = {"dataset": "elsewhere"} | NEEDED.get(name, {})
     words = [f"{key}={value}" for key, value in arguments.items()]

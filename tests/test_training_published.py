@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import gelu
 
 from cineray.core.errors import ConfigError, IntegrityError
-from cineray.training.models.base import Sizes
+from cineray.training.models.base import ClosedForm, Sizes
 from cineray.training.models.prior import PriorConfig
 from cineray.training.models.prior_sampler import betas
 from cineray.training.models.semantic import SemanticConfig
@@ -199,6 +199,25 @@ def test_models_of_another_kind_are_refused():
         r"found part 'prior', expected one that this model has: backbone, ridge, text", checkpoint(), prior().semantic
     )
     refused(r"'ridge\.linears\.1\.weight' and 1 more, which this", checkpoint(), subjects=("sub-a",))
+
+
+def test_a_run_can_begin_with_published_files(tmp_path):
+    state = checkpoint()
+    torch.save({"model_state_dict": state}, tmp_path / "last.pth")
+    torch.save({"proj": torch.ones(6, 5)}, tmp_path / "proj.pth")
+    files = [
+        {"file": f"{tmp_path}/last.pth", "parts": ["backbone"]},
+        {"file": f"{tmp_path}/proj.pth", "parts": ["text"]},
+    ]
+    sizes = Sizes({"new": 7}, 1, {"clip_tokens": (4, 6), "clip_text": (5,)})
+    config = SemanticConfig(dim=8, text_target="clip_text").override({"published": files})
+    model = config.build(sizes)
+    assert isinstance(model, ClosedForm)
+    model.fit([])
+    assert torch.equal(model.get_parameter("text.weight"), torch.ones(5, 6))
+    assert torch.equal(model.get_parameter("head.0.weight"), state["backbone.backbone_linear.weight"])
+    with pytest.raises(ConfigError, match=r"found model\.semantic\.published, expected it as model\.published"):
+        PriorConfig().override({"semantic.published": files})
 
 
 def test_files_are_read_without_running_them(tmp_path):

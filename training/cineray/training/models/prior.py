@@ -4,18 +4,20 @@ A semantic reconstructor's tokens are blurred means; a generator wants tokens as
 draws those, given the former (MindEye2, arXiv 2403.11207, section 2.3; specs/mindeye2.md, section 4).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cineray.core.config import Config
-from cineray.training.models.base import Generative, Sizes
+from cineray.core.errors import ConfigError
+from cineray.training.models.base import Generative, Sizes, Trial
 from cineray.training.models.prior_network import PriorNetwork
 from cineray.training.models.prior_sampler import NUM_STEPS, Sampler, noised, sample
 from cineray.training.models.semantic import SemanticConfig, target_shape
+from cineray.training.published import PublishedConfig
 
 __all__ = ["PriorConfig", "PriorDecoder"]
 
@@ -41,6 +43,16 @@ class PriorConfig(Config):
     """Away from the estimate without brain and image by this factor; other than 1 doubles the cost."""
     noise_seed: int = 0
     """Of the noise from which every row is drawn."""
+    published: tuple[PublishedConfig, ...] = ()
+    """Weights of others to begin with, the reconstructor's among them."""
+
+    @model_validator(mode="after")
+    def _loaded_here(self) -> "PriorConfig":
+        if self.semantic.published:
+            raise ConfigError(
+                "found model.semantic.published, expected it as model.published: one place loads the whole"
+            )
+        return self
 
     def build(self, sizes: Sizes) -> "PriorDecoder":
         """Make the network for these subjects and targets."""
@@ -68,6 +80,11 @@ class PriorDecoder(Generative):
         given = found.projected if self.config.condition == "projected" else found.backbone
         tokens = self._drawn(given) if targets is None else self._estimated(targets[self.target].float(), given)
         return {self.target: tokens, "retrieval": found.projected, **self.semantic.beside(found)}
+
+    def fit(self, trials: Iterable[Trial]) -> None:
+        """See `ClosedForm`: not solved, but loaded."""
+        for weights in self.config.published:
+            weights.load(self)
 
     def train(self, mode: bool = True) -> "PriorDecoder":
         """A reconstructor that is not trained along conditions the prior as it will when it predicts: no dropout."""

@@ -6,7 +6,7 @@ the token that is compared with the image's.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError
-from cineray.training.models.base import Sizes
+from cineray.training.models.base import Sizes, Trial
 from cineray.training.models.mixers import Mixer, make_mixer
 from cineray.training.models.read_in import BrainReader, Reading
 from cineray.training.models.token_heads import TokenHead, make_projector, make_token_head
+from cineray.training.published import PublishedConfig
 
 __all__ = ["Decoded", "SemanticConfig", "SemanticDecoder", "target_shape"]
 
@@ -32,7 +33,7 @@ class SemanticConfig(Config):
     text_target: str | None = None
     """The caption's embedding (dim,), predicted from the mean of the reconstructed tokens by one matrix."""
     train_text: bool = True
-    """False keeps the matrix as it is loaded (`cineray.training.published`), as NeuroClips does."""
+    """False keeps the matrix as it is loaded (``published``), as NeuroClips does."""
     read_in: Reading = "window"
     """What a subject's layer reads (`cineray.training.models.read_in.Reading`)."""
     dim: int = Field(default=4096, ge=1)
@@ -47,6 +48,8 @@ class SemanticConfig(Config):
     head: TokenHead = "full"
     rank: int = Field(default=256, ge=1)
     """Of the heads ``low_rank`` and ``tokenwise``."""
+    published: tuple[PublishedConfig, ...] = ()
+    """Weights of others to begin with, file after file."""
 
     def build(self, sizes: Sizes) -> "SemanticDecoder":
         """Make the network for these subjects and targets."""
@@ -72,6 +75,7 @@ class SemanticDecoder(BrainReader):
         super().__init__(config.read_in, config.dim, sizes)
         tokens, width = target_shape(sizes, config.target, "tokens", "dim")
         self.target, self.text_target = config.target, config.text_target
+        self.published = config.published
         self.mixer = make_mixer(config.mixer, config.dim, config.depth, config.dropout)
         self.dropout = nn.Dropout(config.head_dropout)
         self.head = make_token_head(config.head, config.dim, tokens, width, config.rank)
@@ -88,6 +92,11 @@ class SemanticDecoder(BrainReader):
         """Every subject layer runs, in the order of ``brain``, with zero rows if need be."""
         found = self.decode(brain)
         return {self.target: found.projected, **self.beside(found)}
+
+    def fit(self, trials: Iterable[Trial]) -> None:
+        """See `ClosedForm`: not solved, but loaded."""
+        for weights in self.published:
+            weights.load(self)
 
     def decode(self, brain: Mapping[str, Tensor]) -> Decoded:
         """Tokens before and behind the projector."""

@@ -7,7 +7,7 @@
 from collections.abc import Callable
 
 from cineray.core.errors import ConfigError
-from cineray.training.recipes import song, synthetic
+from cineray.training.recipes import neuroclips, song, synthetic
 from cineray.training.run import Run
 
 __all__ = ["RECIPES", "Recipe", "find_recipe"]
@@ -15,6 +15,8 @@ __all__ = ["RECIPES", "Recipe", "find_recipe"]
 Recipe = Callable[..., Run]
 
 RECIPES: dict[str, Recipe] = {
+    "neuroclips:prior": neuroclips.prior,
+    "neuroclips:semantic": neuroclips.semantic,
     "song:ridge": song.ridge_within,
     "song:mean_of_others": song.ridge_unseen,
     "song:pooled_ridge": song.pooled_ridge,
