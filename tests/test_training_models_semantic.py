@@ -10,9 +10,10 @@ from cineray.core.errors import ConfigError
 from cineray.datasets.batch import Batch
 from cineray.training.losses import BiMixCoConfig, InfoNCEConfig, MSEConfig, SoftCLIPConfig, active, total_loss
 from cineray.training.mixing import mix
-from cineray.training.models.base import Sizes, parameter_table
+from cineray.training.models.base import Sizes, parameter_table, subject_of
 from cineray.training.models.mixers import ReleasedMixer
 from cineray.training.models.semantic import SemanticConfig
+from cineray.training.optim import OptimConfig
 from cineray.training.world import World
 
 SIZES = Sizes(voxels={"sub-a": 9, "sub.b": 5}, scans=3, targets={"clip_tokens": (4, 6), "clip_text": (5,)})
@@ -190,3 +191,22 @@ def test_a_frozen_text_matrix_and_targets_that_are_not_there():
         SemanticConfig().build(Sizes({"s": 3}, 1, {"features": (4,)}))
     with pytest.raises(ConfigError, match=r"shape \(4,\), the model expects \(tokens, dim\)"):
         SemanticConfig(target="features").build(Sizes({"s": 3}, 1, {"features": (4,)}))
+
+
+def test_a_full_size_step_at_a_width_of_1024_lowers_the_loss():
+    """134 million parameters and 256 x 1664 tokens: 3 GB, three seconds of one core."""
+    torch.manual_seed(0)
+    sizes = Sizes({"1": 13447}, 1, {"clip_tokens": (256, 1664), "clip_text": (1280,)})
+    model = SemanticConfig(dim=1024, head="low_rank", text_target="clip_text").build(sizes)
+    seen = {"1": torch.randn(2, 1, 13447)}
+    targets = {name: torch.randn(2, *shape) for name, shape in sizes.targets.items()}
+    rows = Batch(seen, targets, torch.arange(2), torch.arange(2), 2)
+    losses = [BiMixCoConfig(target="clip_tokens"), InfoNCEConfig(target="clip_text", temperature=0.1, weight=0.25)]
+    optimiser = OptimConfig().build(model, subject_of)
+    before, _ = total_loss(losses, model(seen), rows, World())
+    before.backward()
+    optimiser.prepare(1e-4, ())
+    optimiser.step()
+    with torch.no_grad():
+        after, _ = total_loss(losses, model(seen), rows, World())
+    assert after < before - 0.1
