@@ -13,15 +13,21 @@ from cineray.datasets.split import make_split
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.blend import blend, placed, resized, shifts
 from cineray.serving.generators.codecs import PoolCodecConfig
+from cineray.serving.generators.latent_diffusion import LatentDiffusionConfig
 from cineray.serving.generators.nearest import NearestConfig
 from cineray.serving.library import Library
+from cineray.training.models.video_diffusion import VideoDiffusionConfig
 from cineray.training.run import Run
-from tiny_video import tiny_video
+from tiny_video import tiny_video, trained
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("video")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("video")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
     return Run.load(f"{tiny_video(folder).semantic.run_dir}/run.yaml")
 
 
@@ -179,3 +185,62 @@ def test_pictures_of_another_size_keep_their_light():
     assert resized(picture, 16, 16).shape == (1, 16, 16, 3)
     assert resized(picture, 16, 16).mean() == pytest.approx(picture.mean(), abs=1)
     assert resized(picture, 32, 32) is picture
+
+
+POOL = PoolCodecConfig().build(size=(16, 16), device="cpu")
+SMALL = VideoDiffusionConfig(condition="features", dim=8, heads=2, depth=1, steps=3)
+
+
+@pytest.fixture(scope="module")
+def diffusion(folder, library):
+    """Trained for a moment; conditions z-scored in training, latents as they are."""
+    run_dir = trained(folder, "diffusion", SMALL, ("latents", "features"), epochs=1)
+    return LatentDiffusionConfig(run_dir=run_dir, steps=3).build(library=library, codec=POOL, device="cpu")
+
+
+def decoded(library, number, seed=3, tokens_of=None):
+    """A condition as a perfect decoder would give it."""
+    rows = library.rows[[number]], library.rows[[number if tokens_of is None else tokens_of]]
+    latents = torch.from_numpy(library.dataset.gather_stimuli("latents", rows[0])[0]).float()
+    tokens = torch.from_numpy(library.dataset.gather_stimuli("features", rows[1])[0]).float()[None]
+    return Condition(tokens=tokens, blurry=POOL.decode(latents), latents=latents, seed=seed)
+
+
+def test_diffusion_is_the_models_own_sample_in_pixels(diffusion, library):
+    condition = decoded(library, 4)
+    made = diffusion.videos([condition], np.zeros((1, 16, 16, 3), np.uint8))
+    noise = torch.randn(diffusion.model.shape, generator=torch.Generator().manual_seed(3))
+    values = library.dataset.gather_stimuli("features", library.rows)
+    scaled = (condition.tokens - values.mean(0)) / np.where(values.std(0) > 0, values.std(0), 1)
+    latents = diffusion.model.sample(
+        noise[None], blurry=condition.latents[None], condition=scaled[None].float(), steps=3, strength=0.5
+    )
+    assert np.abs(made[0].astype(int) - POOL.decode(latents[0])).max() <= 1
+    assert (diffusion.fps, made.shape, made.dtype) == (4.0, (1, 8, 16, 16, 3), np.uint8)
+
+
+def test_diffusion_obeys_each_part_and_no_neighbour(diffusion, library):
+    nothing = np.zeros((3, 16, 16, 3), np.uint8)
+    one, other = decoded(library, 4), decoded(library, 5, seed=9)
+    together = diffusion.videos([other, one, decoded(library, 6)], nothing)
+    alone = diffusion.videos([one], nothing[:1])[0]
+    assert np.abs(together[1].astype(int) - alone).max() <= 1
+    for changed in (replace(one, seed=4), decoded(library, 4, tokens_of=9), replace(one, latents=other.latents)):
+        assert not np.array_equal(diffusion.videos([changed], nothing[:1])[0], alone)
+    still = replace(diffusion, config=diffusion.config.override({"strength": 0.0}))
+    assert np.array_equal(still.videos([one], nothing[:1])[0], one.blurry)
+    keyframes = diffusion.keyframes([one, replace(one, latents=other.latents, blurry=other.blurry)])
+    assert keyframes.shape == (2, 16, 16, 3)
+    assert np.array_equal(keyframes[0], keyframes[1])
+    assert diffusion.videos([replace(one, latents=None, blurry=None)], nothing[:1]).shape == (1, 8, 16, 16, 3)
+    assert diffusion.videos([replace(one, tokens=None)], nothing[:1]).shape == (1, 8, 16, 16, 3)
+
+
+def test_diffusion_says_what_it_cannot_do(diffusion, library, folder, run):
+    with pytest.raises(DataError, match=r"cannot go on from a frame.*link=null"):
+        diffusion.videos([replace(decoded(library, 4), first_frame=np.zeros((16, 16, 3), np.uint8))], np.zeros(1))
+    with pytest.raises(ConfigError, match="model 'ridge', expected 'video_diffusion'"):
+        LatentDiffusionConfig(run_dir=f"{folder}/semantic").build(library=library, codec=POOL, device="cpu")
+    elsewhere = replace(library, split=run.view.split.override({"gap_s": 1.0}))
+    with pytest.raises(ConfigError, match="another split"):
+        diffusion.config.build(library=elsewhere, codec=POOL, device="cpu")

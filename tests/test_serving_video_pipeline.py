@@ -29,7 +29,7 @@ def pipeline(config):
 
 
 def clips_and_recording(pipeline, split="test", number=0):
-    dataset, view = pipeline.semantic.dataset, pipeline.semantic.run.view
+    dataset, view = pipeline.semantic.dataset, pipeline.semantic.pipeline.run.view
     examples = getattr(make_split(dataset, view.split, view.subjects, view.window), split)
     (subject, run), clips = list(by_recording(clips_of(dataset, examples)).items())[number]
     return clips, recording_of(dataset, subject, run)
@@ -98,7 +98,7 @@ def test_alone_together_and_backwards(pipeline):
     clips, recording = clips_and_recording(pipeline)
     together = pipeline.reconstruct(recording, clips)
     alone = [pipeline.reconstruct(recording, [clip])[0] for clip in clips]
-    again = replace(pipeline, _decoders=None).reconstruct(recording, clips[5:9])
+    again = replace(pipeline).reconstruct(recording, clips[5:9])
     for result, single in zip(together, alone, strict=True):
         assert result.seed == single.seed
         assert np.abs(result.blurry.astype(int) - single.blurry).max() <= 1
@@ -183,12 +183,12 @@ def test_the_link_is_trained_once_and_kept_with_the_semantic_run(config, pipelin
     def joined(dataset, examples):
         return [replace(clip, group=str(clip.scan // 3)) for clip in original(dataset, examples)]
 
-    monkeypatch.setattr("cineray.serving.video_pipeline.clips_of", joined)
+    monkeypatch.setattr("cineray.serving.scenes.clips_of", joined)
     chosen = config.override({"link": {"steps": 20, "precision": 0.5, "max_clips": 2}})
     opened = VideoPipeline.open(chosen)
     files = Store.at(config.semantic.run_dir).list("links/")
     assert len(files) == 1
-    monkeypatch.setattr("cineray.serving.video_pipeline.fit_link", None)
+    monkeypatch.setattr("cineray.serving.scenes.fit_link", None)
     again = VideoPipeline.open(chosen)
     assert again.link is not None
     assert again.link.dumps() == opened.link.dumps()

@@ -9,16 +9,18 @@ from cineray.datasets.ingest import ingest
 from cineray.datasets.sources.synthetic import SyntheticConfig
 from cineray.datasets.split import Blocks, Selection, SplitConfig
 from cineray.datasets.view import ViewConfig, Window
-from cineray.serving.video_pipeline import RunOutput, VideoPipelineConfig
+from cineray.serving.outputs import OutputConfig
+from cineray.serving.video_pipeline import VideoPipelineConfig
 from cineray.training.feed import open_feed
 from cineray.training.loop import train
 from cineray.training.losses import MSEConfig
+from cineray.training.models import ModelConfig
 from cineray.training.models.ridge import RidgeConfig
 from cineray.training.optim import OptimConfig
 from cineray.training.run import Run
 from cineray.training.world import World
 
-__all__ = ["SPLIT", "tiny_video"]
+__all__ = ["SPLIT", "tiny_video", "trained"]
 
 SPLIT = SplitConfig(
     train=Selection(films=("train",), blocks=Blocks(num=4, take=(0, 1, 2))),
@@ -36,25 +38,28 @@ def tiny_video(folder: Path, **changes: object) -> VideoPipelineConfig:
     ingest(source, folder / "data")
     extract(str(folder / "data"), PoolConfig(factor=4))
     for name, target in (("semantic", "features"), ("perception", "latents")):
-        view = ViewConfig(
-            dataset=str(folder / "data"),
-            window=Window(first=1, last=3),
-            targets=(target,),
-            raw_targets=("latents",) if target == "latents" else (),
-            split=SPLIT,
-        )
-        run = Run(
-            name=name,
-            view=view,
-            model=RidgeConfig(penalties=(30.0,)),
-            losses=(MSEConfig(target=target),),
-            optim=OptimConfig(epochs=0),
-        )
-        store = Store.at(folder / name)
-        store.put("run.yaml", run.dump().encode())
-        train(run, World(), lambda normaliser, run=run: open_feed(run, normaliser), store)
+        trained(folder, name, RidgeConfig(penalties=(30.0,)), (target,), epochs=0)
     config = VideoPipelineConfig(
-        semantic=RunOutput(run_dir=str(folder / "semantic"), target="features"),
-        perception=RunOutput(run_dir=str(folder / "perception"), target="latents"),
+        semantic=OutputConfig(run_dir=str(folder / "semantic"), target="features"),
+        perception=OutputConfig(run_dir=str(folder / "perception"), target="latents"),
     )
     return config.override({key.replace("__", "."): value for key, value in changes.items()})
+
+
+def trained(folder: Path, name: str, model: ModelConfig, targets: tuple[str, ...], epochs: int) -> str:
+    """A run in ``folder``/name on ``folder``/data; latents stay as they are."""
+    raw = tuple(target for target in targets if target == "latents")
+    look = ViewConfig(
+        dataset=str(folder / "data"), window=Window(first=1, last=3), targets=targets, raw_targets=raw, split=SPLIT
+    )
+    run = Run(
+        name=name,
+        view=look,
+        model=model,
+        losses=(MSEConfig(target=targets[0]),),
+        optim=OptimConfig(epochs=epochs, batch_size=16),
+    )
+    store = Store.at(folder / name)
+    store.put("run.yaml", run.dump().encode())
+    train(run, World(), lambda normaliser: open_feed(run, normaliser), store)
+    return store.url

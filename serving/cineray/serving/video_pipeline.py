@@ -5,7 +5,7 @@ Everything here is one process and knows no Ray; `cineray.serving.reconstruct` s
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -15,38 +15,31 @@ from pydantic import model_validator
 from torch import Tensor
 
 from cineray.core.config import Config
-from cineray.core.errors import ConfigError, DataError
+from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
-from cineray.datasets.examples import Examples
-from cineray.datasets.split import make_split
 from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
-from cineray.serving.clips import Clip, by_recording, clip_scans, clips_of, recording_of
+from cineray.serving.clips import Clip
 from cineray.serving.generators import GeneratorConfig
 from cineray.serving.generators.base import Condition, Generator
 from cineray.serving.generators.codecs import Codec, CodecConfig, PoolCodecConfig
+from cineray.serving.generators.latent_diffusion import LatentDiffusionConfig
 from cineray.serving.generators.nearest import NearestConfig
 from cineray.serving.library import Library
-from cineray.serving.link import Link, LinkConfig, Pairs, crossfade, embedding, fit_link
-from cineray.serving.pipeline import Pipeline, SubjectDecoder
+from cineray.serving.link import Link, LinkConfig, crossfade, embedding
+from cineray.serving.outputs import Output, OutputConfig
+from cineray.serving.scenes import link_of
 from cineray.training.reconstructions import Reconstruction
 
-__all__ = ["RunOutput", "VideoPipeline", "VideoPipelineConfig", "clip_seed"]
-
-
-class RunOutput(Config):
-    """A trained run, and the target it is asked for."""
-
-    run_dir: str
-    target: str
+__all__ = ["VideoPipeline", "VideoPipelineConfig", "clip_seed"]
 
 
 class VideoPipelineConfig(Config):
     """Everything that decides a reconstruction; saved beside the results as ``reconstruct.yaml``."""
 
     name: str = "video"
-    semantic: RunOutput
+    semantic: OutputConfig
     """Predicts image tokens, (dim,) or (tokens, dim): what is seen."""
-    perception: RunOutput
+    perception: OutputConfig
     """Predicts latents (frames, channels, height, width): where it is and how it moves."""
     frames: str = "frames"
     """Target of the data set that holds the training pictures."""
@@ -79,19 +72,16 @@ class VideoPipelineConfig(Config):
 
 @dataclass
 class VideoPipeline:
-    """The opened parts; not thread-safe."""
+    """The opened parts. Not thread-safe."""
 
     config: VideoPipelineConfig
-    semantic: Pipeline
-    perception: Pipeline
+    semantic: Output
+    perception: Output
     library: Library
     codec: Codec
     generator: Generator
     captioner: Captioner
     link: Link | None
-    _subject: str = ""
-    _decoders: tuple[SubjectDecoder, SubjectDecoder] | None = field(default=None, repr=False)
-    """Of ``_subject``: recordings come subject by subject."""
 
     @classmethod
     def open(cls, config: VideoPipelineConfig, device: str = "cpu") -> Self:
@@ -101,10 +91,9 @@ class VideoPipeline:
             ConfigError: a run does not predict what is asked of it, the two runs differ in data or split, or a
                 pretrained part is missing.
         """
-        semantic = _opened(config.semantic, device)
-        perception = _opened(config.perception, device)
-        _require_same_split(config, semantic, perception)
-        library = Library.of(semantic.dataset, semantic.run.view, config.semantic.target, config.frames)
+        semantic, perception = config.semantic.build(device=device), config.perception.build(device=device)
+        semantic.require_same_split(perception)
+        library = Library.of(semantic.dataset, semantic.pipeline.run.view, semantic.target, config.frames)
         codec = config.codec.build(size=library.shape[1:], device=device)
         return cls(
             config,
@@ -114,13 +103,8 @@ class VideoPipeline:
             codec,
             _generator(config.generator, library, codec, device),
             config.captions.build(library=library, device=device),
-            None if config.link is None else _link(config.link, semantic, config.semantic.target),
+            None if config.link is None else link_of(config.link, semantic),
         )
-
-    @property
-    def clip_scans(self) -> int:
-        """Scans from the beginning of one clip to the next."""
-        return clip_scans(self.semantic.dataset)
 
     def reconstruct(self, recording: NDArray[np.floating], clips: Sequence[Clip]) -> list[Reconstruction]:
         """Clips of one recording (scans, voxels), in rising order.
@@ -130,8 +114,9 @@ class VideoPipeline:
         """
         if not clips:
             return []
-        tokens, blurry = self._decode(recording, clips)
-        conditions = self._conditions(clips, tokens, blurry)
+        tokens, latents = self.semantic.tokens(recording, clips), self.perception.predict(recording, clips)
+        blurry = np.stack([self.codec.decode(clip) for clip in latents])
+        conditions = self._conditions(clips, tokens, latents, blurry)
         keyframes, captions = blurry[:, 0], [""] * len(clips)
         if self.config.use_keyframe:
             keyframes = self.generator.keyframes(conditions)
@@ -160,32 +145,16 @@ class VideoPipeline:
             for i, clip in enumerate(clips)
         ]
 
-    def _decode(self, recording: NDArray[np.floating], clips: Sequence[Clip]) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Predicted tokens (clips, tokens, dim) and blurry videos (clips, frames, height, width, 3)."""
-        (subject,) = {clip.subject for clip in clips}
-        if self._decoders is None or self._subject != subject:
-            self._decoders = self.semantic.subject(subject), self.perception.subject(subject)
-            self._subject = subject
-        voxels = self.semantic.sizes.voxels[subject]
-        if recording.ndim != 2 or recording.shape[1] != voxels:
-            raise DataError(
-                f"found a recording of shape {recording.shape}, expected (scans, {voxels}) for {subject}; "
-                "mask and prepare it as the data set was"
-            )
-        scans = np.array([clip.scan for clip in clips])
-        semantic, perception = self._decoders
-        config = self.config
-        tokens = predicted(self.semantic, semantic, config.semantic.target, recording, scans)
-        latents = predicted(self.perception, perception, config.perception.target, recording, scans)
-        return as_tokens(tokens), np.stack([self.codec.decode(clip) for clip in latents])
-
-    def _conditions(self, clips: Sequence[Clip], tokens: Tensor, blurry: NDArray[np.uint8]) -> list[Condition]:
+    def _conditions(
+        self, clips: Sequence[Clip], tokens: Tensor, latents: Tensor, blurry: NDArray[np.uint8]
+    ) -> list[Condition]:
         """What the keyframes are made of."""
         config = self.config
         return [
             Condition(
                 tokens=tokens[i] if config.use_keyframe else None,
                 blurry=blurry[i] if config.use_blurry else None,
+                latents=latents[i] if config.use_blurry else None,
                 seed=clip_seed(config.seed, clip, "keyframe"),
             )
             for i, clip in enumerate(clips)
@@ -219,72 +188,9 @@ def clip_seed(seed: int, clip: Clip, stage: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def predicted(
-    pipeline: Pipeline, decoder: SubjectDecoder, target: str, recording: NDArray[np.floating], scans: NDArray[np.int64]
-) -> Tensor:
-    """(len(scans), ...) predictions in the units of the stored target."""
-    values = decoder.at(recording, scans, target)
-    known = pipeline.normaliser.targets if pipeline.normaliser else {}
-    return known[target].restore(values) if target in known else values
-
-
-def as_tokens(values: Tensor) -> Tensor:
-    """(clips, dim) or (clips, ..., dim) to (clips, tokens, dim)."""
-    return values.reshape(len(values), -1, values.shape[-1])
-
-
-def _opened(part: RunOutput, device: str) -> Pipeline:
-    pipeline = Pipeline.open(part.run_dir, device=device)
-    if part.target not in pipeline.card.targets:
-        raise ConfigError(
-            f"{part.run_dir} predicts {', '.join(pipeline.card.targets)}, the settings ask it for '{part.target}'; "
-            "name one of its targets, or another run"
-        )
-    return pipeline
-
-
-def _require_same_split(config: VideoPipelineConfig, semantic: Pipeline, perception: Pipeline) -> None:
-    """A clip held out of one run and trained on by the other would be reconstructed from memory."""
-    kinds = {
-        "another data set": (semantic.dataset.fingerprint, perception.dataset.fingerprint),
-        "another split": (semantic.run.view.split, perception.run.view.split),
-    }
-    for what, (ours, theirs) in kinds.items():
-        if ours != theirs:
-            raise ConfigError(
-                f"{config.perception.run_dir} was trained on {what} than {config.semantic.run_dir}, expected the same; "
-                "train one of them again"
-            )
-
-
 def _generator(config: GeneratorConfig, library: Library, codec: Codec, device: str) -> Generator:
     if isinstance(config, NearestConfig):
         return config.build(library=library)
+    if isinstance(config, LatentDiffusionConfig):
+        return config.build(library=library, codec=codec, device=device)
     return config.build(device=torch.device(device))
-
-
-def _link(config: LinkConfig, semantic: Pipeline, target: str) -> Link:
-    """The link of these settings, from the semantic run's folder or made now."""
-    store, key = semantic.weights.store, f"links/{target}-{semantic.card.step:08d}-{config.fingerprint()}.safetensors"
-    if store.exists(key):
-        return Link.loads(store.get(key), store.path(key))
-    view = semantic.run.view
-    split = make_split(semantic.dataset, view.split, view.subjects, view.window)
-    link = fit_link(config, _pairs(semantic, target, split.train), _pairs(semantic, target, split.val))
-    store.put(key, link.dumps())
-    return link
-
-
-def _pairs(semantic: Pipeline, target: str, examples: Examples) -> Pairs:
-    """Neighbouring clips of a split, as their own run predicts them."""
-    found: dict[str, list[Tensor]] = {"first": [], "second": [], "same": []}
-    for (subject, run), clips in by_recording(clips_of(semantic.dataset, examples)).items():
-        decoder = semantic.subject(subject)
-        recording = recording_of(semantic.dataset, subject, run)
-        scans = np.array([clip.scan for clip in clips])
-        values = embedding(as_tokens(predicted(semantic, decoder, target, recording, scans)))
-        follows = torch.tensor([i for i, clip in enumerate(clips) if clip.follows], dtype=torch.int64)
-        found["first"].append(values[follows - 1])
-        found["second"].append(values[follows])
-        found["same"].append(torch.tensor([clips[i].group == clips[i - 1].group for i in follows], dtype=torch.bool))
-    return Pairs(**{name: torch.cat(parts) for name, parts in found.items()})

@@ -5,9 +5,12 @@ from typing import Annotated
 from pydantic import Field
 
 from cineray.serving.generators.animatediff import AnimateDiffConfig
+from cineray.serving.generators.latent_diffusion import LatentDiffusionConfig
 from cineray.serving.generators.nearest import NearestConfig
 from cineray.serving.generators.video_dit import VideoDitConfig
 
 __all__ = ["GeneratorConfig"]
 
-GeneratorConfig = Annotated[NearestConfig | AnimateDiffConfig | VideoDitConfig, Field(discriminator="name")]
+GeneratorConfig = Annotated[
+    NearestConfig | LatentDiffusionConfig | AnimateDiffConfig | VideoDitConfig, Field(discriminator="name")
+]

@@ -23,6 +23,8 @@ class Condition:
     """Predicted image tokens, float32 (tokens, dim)."""
     blurry: NDArray[np.uint8] | None = None
     """Blurry video, sRGB (frames, height, width, 3)."""
+    latents: Tensor | None = None
+    """Predicted latents that ``blurry`` was decoded from, float32 (frames, channels, height, width)."""
     caption: str = ""
     seed: int = 0
     """Of this clip alone: the result does not depend on the clips it is generated beside."""
