@@ -9,7 +9,7 @@ export DS_ACCELERATOR ?= cpu
 
 DEMO ?= runs/demo
 
-.PHONY: install demo test check faults results-song results-synthetic bench-stream bench-gpu
+.PHONY: install demo test check faults results-song results-synthetic results-miyawaki bench-stream bench-features bench-gpu
 
 install: $(VENV)/.installed
 
@@ -39,8 +39,14 @@ results-song: install
 results-synthetic: install
 	$(BIN)/python -m benchmarks.results_synthetic
 
+results-miyawaki: install
+	$(BIN)/python -m benchmarks.results_miyawaki
+
 bench-stream: install
 	$(BIN)/python -m benchmarks.bench_stream
+
+bench-features: install
+	$(BIN)/python -m benchmarks.bench_features
 
 bench-gpu: install
 	$(BIN)/python -m benchmarks.bench_gpu
