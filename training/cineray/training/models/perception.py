@@ -37,7 +37,8 @@ class PerceptionConfig(Config):
     target: str = "latents"
     """What is reconstructed: (frames, channels, height, width)."""
     aux_target: str | None = None
-    """Tokens that a second head predicts, (tokens, dim) of a clip or (frames, tokens, dim), tokens a square number."""
+    """What a second head predicts: (dim,) or tokens (tokens, dim) of a clip, or (frames, tokens, dim) of its frames,
+    tokens being a square number."""
     expansion: Literal["factorised", "released"] = "factorised"
     """``factorised``: what all subjects share, plus a learned embedding of the frame. ``released``: the published
     network, in which every subject expands V voxels to 256 and these to V for each frame. It carries 134 M parameters
@@ -160,8 +161,8 @@ class TokenHead(nn.Module):
 
     def __init__(self, config: PerceptionConfig, sizes: Sizes) -> None:
         super().__init__()
-        *self.lead, tokens, dim = token_shape(config, sizes)
-        self.side = math.isqrt(tokens)
+        self.shape = token_shape(config, sizes)
+        self.side, dim = math.isqrt(math.prod(self.shape[-2:-1])), self.shape[-1]
         self.layers = nn.Sequential(
             nn.Conv2d(config.channels, TOKEN_DIM, 1, bias=False),
             nn.GroupNorm(1, TOKEN_DIM),
@@ -173,10 +174,10 @@ class TokenHead(nn.Module):
         )
 
     def forward(self, maps: Tensor, frames: int) -> Tensor:
-        """(rows · frames, channels, h, w) to (rows, [frames,] tokens, dim); a clip's tokens are the frames' mean."""
+        """(rows · frames, channels, h, w) to (rows, *shape); a clip's tokens are the frames' mean."""
         tokens = adaptive_avg_pool2d(self.layers(maps), self.side).flatten(2).transpose(1, 2)
         tokens = tokens.unflatten(0, (len(maps) // frames, frames))
-        return tokens if self.lead else tokens.mean(1)
+        return (tokens if len(self.shape) == 3 else tokens.mean(1)).view(len(tokens), *self.shape)
 
 
 def video_shape(target: str, sizes: Sizes) -> tuple[int, ...]:
@@ -196,11 +197,12 @@ def video_shape(target: str, sizes: Sizes) -> tuple[int, ...]:
 
 
 def token_shape(config: PerceptionConfig, sizes: Sizes) -> tuple[int, ...]:
-    """([frames,] tokens, dim) of the second head's target, or a `ConfigError`."""
+    """Shape of the second head's target, or a `ConfigError`."""
     shape, frames = sizes.targets.get(config.aux_target or ""), video_shape(config.target, sizes)[0]
-    if not shape or shape[:-2] not in ((), (frames,)) or math.isqrt(shape[-2]) ** 2 != shape[-2]:
+    tokens = math.prod(shape[-2:-1]) if shape else 0
+    if not shape or shape[:-2] not in ((), (frames,)) or math.isqrt(tokens) ** 2 != tokens:
         raise ConfigError(
-            f"aux_target '{config.aux_target}' has shape {shape}, expected (tokens, dim) or ({frames}, tokens, dim) "
-            f"with a square number of tokens; name another in model.aux_target"
+            f"aux_target '{config.aux_target}' has shape {shape}, expected (dim,), (tokens, dim) or "
+            f"({frames}, tokens, dim) with a square number of tokens; name another in model.aux_target"
         )
     return shape
