@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -115,8 +116,11 @@ class Extractor:
         self._encoder = job.encoder.build(device)
 
     @cached_property
-    def _table(self) -> dict[str, list[str]]:
-        return self._job.dataset.stimuli(["stimulus_id", "caption"]).to_pydict()
+    def _table(self) -> pa.Table:
+        return self._job.dataset.stimuli(["stimulus_id", "caption"]).combine_chunks()
+
+    def _column(self, name: str, rows: range) -> list[str]:
+        return self._table[name][rows.start : rows.stop].to_pylist()
 
     def __call__(self, part: int) -> ObjectInfo:
         """Encode one part, put its object into the store, then its record."""
@@ -128,15 +132,16 @@ class Extractor:
             _check(found, len(captions), job)
             values[done : done + len(captions)] = found
             done += len(captions)
-        ids = self._table["stimulus_id"][rows.start : rows.stop]
-        info = self._put({"stimulus_id": ids, job.encoder.target: values}, f"{job.folder}/{part:06d}")
+        info = self._put(
+            {"stimulus_id": self._column("stimulus_id", rows), job.encoder.target: values}, f"{job.folder}/{part:06d}"
+        )
         job.dataset.store.put(job.record_key(part), info.model_dump_json().encode())
         return info
 
     def _batches(self, rows: range) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
         for first in range(rows.start, rows.stop, BATCH_ROWS):
-            numbers = np.arange(first, min(first + BATCH_ROWS, rows.stop))
-            captions = self._table["caption"][first : first + len(numbers)]
+            some = range(first, min(first + BATCH_ROWS, rows.stop))
+            numbers, captions = np.array(some), self._column("caption", some)
             if self._job.encoder.reads_frames:
                 yield self._job.dataset.gather_stimuli(FRAMES, numbers), captions
             else:

@@ -4,6 +4,7 @@ Ray carries part numbers alone. Each actor gathers the frames of its part straig
 computed into the store itself, so that no row passes through Ray, and whatever dies loses at most the parts in work.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ def on_ray(job: Job, parts: Sequence[int], *, num_actors: int | None = None) -> 
     items = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     items.context.enable_progress_bars = False
     items.context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it tells of bars it does not draw
     done = items.map_batches(
         _Actor,
         fn_constructor_args=(job,),
