@@ -7,16 +7,21 @@ hostile dtype. All other globals are refused by name.
 
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from cineray.core.errors import DataError
-from cineray.datasets.sources.files import MAX_GB, NPY_HEADERS, readable
 
 __all__ = ["read_object_array", "read_pickle"]
+
+MAX_GB = 16.0
+"""Largest file read: it is held in memory as a whole."""
+
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 KINDS = "biufcSU"
 """Kinds of dtype whose bytes are values, not addresses."""
@@ -33,27 +38,34 @@ def read_pickle(path: Path) -> Any:
 
     Raises `DataError` if the file is missing, damaged, too large, or names anything else.
     """
-    with _opened(path) as file, readable(path, *DAMAGED):
+    with _opened(path) as file:
         return _load(file)
 
 
 def read_object_array(path: Path) -> Any:
     """What a ``.npy`` of dtype object holds: the array, or its only item where it has no axis (mostly a dict)."""
-    with _opened(path) as file, readable(path, *DAMAGED):
-        version = np.lib.format.read_magic(file)
-        if version not in NPY_HEADERS:
-            raise ValueError(f"version {version} of the npy format")
-        if not NPY_HEADERS[version](file)[2].hasobject:
+    with _opened(path) as file:
+        read_header = NPY_HEADERS.get(np.lib.format.read_magic(file))
+        if read_header is None:
+            raise ValueError("it has another version of the npy format")
+        if not read_header(file)[2].hasobject:
             raise ValueError("it holds plain numbers, expected objects")
         return _load(file)
 
 
-def _opened(path: Path) -> IO[bytes]:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file of bearable size; what its reader raises becomes one sentence."""
     if not path.is_file():
         raise DataError(f"there is no file {path}; correct the name")
     if (size_gb := path.stat().st_size / 1e9) > MAX_GB:
         raise DataError(f"{path.name} has {size_gb:.3g} GB, expected at most {MAX_GB:g}; save one run a file")
-    return path.open("rb")
+    try:
+        with path.open("rb") as file:
+            yield file
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path.name} cannot be read ({reason}); copy or export it again") from None
 
 
 def _load(file: IO[bytes]) -> Any:
@@ -167,7 +179,17 @@ GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 """What a pickle may name (numpy 2 calls its core ``_core``), and what stands for it."""
 
-DAMAGED = (pickle.UnpicklingError, TypeError, AttributeError, IndexError, KeyError, MemoryError, RecursionError)
+DAMAGED = (
+    pickle.UnpicklingError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OSError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+)
 """What a file raises that is no pickle, or a hostile one."""
 
 
