@@ -1,5 +1,7 @@
 """Features on Ray Data: the values of one process, parts shared out, failures in one sentence."""
 
+import sys
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,7 @@ from cineray.datasets.extraction import extract
 from cineray.datasets.features import on_ray
 from cineray.datasets.ingest import ingest
 from clips import ClipSource, OddConfig, SlowConfig
+from tiny_encoders import tiny
 
 SOURCE = ClipSource()
 POOL = PoolConfig()
@@ -58,3 +61,48 @@ def test_an_actor_that_fails_says_so_in_one_sentence(ray_cluster, folder, value,
     with pytest.raises(CinerayError, match=problem) as caught:
         extract(folder, OddConfig(value=value), workers=partial(on_ray, num_actors=1))
     assert "\n" not in str(caught.value)
+
+
+def cineray(capsys, monkeypatch, *words):
+    """Exit code, standard output and error of ``cineray features``, the parts done in this process."""
+    from cineray.cluster import cli, connect
+    from cineray.datasets import features
+
+    monkeypatch.setattr(connect, "connected", nullcontext)
+    monkeypatch.setattr(features, "on_ray", lambda job, parts, num_actors: extraction.in_process(job, parts))
+    monkeypatch.setattr(sys, "argv", ["cineray", "features", *map(str, words)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def test_the_command_computes_and_says_what(folder, tmp_path, capsys, monkeypatch):
+    code, said, _ = cineray(capsys, monkeypatch, folder, "pool", "factor=16", "target=small", "num_actors=1")
+    assert (code, said) == (0, f"'small' of {folder}: float16 (3, 3, 2, 2) (frames channels height width)\n")
+    part = tiny("hf_clip", tmp_path / "clip").part.folder
+    words = ("hf_clip", f"part.folder={part}", "output=pooled", "frame=-1")
+    code, said, _ = cineray(capsys, monkeypatch, folder, *words)
+    assert (code, said) == (0, f"'clip_tokens' of {folder}: float16 (8,) (dim)\n")
+    assert set(Dataset.open(folder).target_specs) == {"frames", "small", "clip_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "found 'nothing', expected a data set"),
+        (["set"], "found 'nothing', expected an encoder (pool, flow"),
+        (["set", "clip"], "found 'clip', expected an encoder"),
+        (["set", "hf_clip"], "setting 'part' of HFClipConfig: Field required"),
+        (["set", "pool", "num_actors=0"], "found num_actors=0, expected a whole number from 1 on"),
+        (["set", "pool", "size=3"], "setting 'size' of PoolConfig"),
+        (["nowhere", "pool"], "holds no manifest.json"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, problem = cineray(capsys, monkeypatch, *words)
+    assert (code, problem.count("\n")) == (2, 1)
+    assert message in problem
