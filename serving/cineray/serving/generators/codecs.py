@@ -7,16 +7,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cineray.core.config import Config
-from cineray.core.pretrained import Part
+from cineray.core.pretrained import Part, locate
+from cineray.datasets.encoders.taef2 import read_half
 from cineray.serving.generators.autoencoder import Autoencoder, load_autoencoder
 from cineray.serving.generators.parts import Precision
 from cineray.serving.generators.pictures import to_frames
 
-__all__ = ["AutoencoderCodecConfig", "Codec", "CodecConfig", "PoolCodecConfig"]
+__all__ = ["AutoencoderCodecConfig", "Codec", "CodecConfig", "PoolCodecConfig", "Taef2CodecConfig"]
 
 
 class Codec(Protocol):
@@ -56,6 +57,23 @@ class AutoencoderCodecConfig(Config):
         return AutoencoderCodec(load_autoencoder(self.part, self.subfolder, device=where, precision=self.precision))
 
 
+class Taef2CodecConfig(Config):
+    """Latents of the tiny autoencoder of FLUX.2 (`cineray.datasets.encoders.taef2`)."""
+
+    name: Literal["taef2"] = "taef2"
+    part: Part
+    """Holds ``taef2_decoder.safetensors`` or ``.pth``."""
+
+    def build(self, *, size: tuple[int, int], device: str) -> "Taef2Codec":
+        """Load the decoder half; its frames have the size its latents say.
+
+        Raises:
+            ConfigError: the pretrained part is missing.
+        """
+        folder = locate(self.part, instead="or make the latents with the encoder pool and set codec.name=pool")
+        return Taef2Codec(read_half(folder, "decoder").to(device), torch.device(device))
+
+
 @dataclass(frozen=True)
 class PoolCodec:
     """`Codec` of area-pooled frames."""
@@ -79,4 +97,17 @@ class AutoencoderCodec:
         return to_frames(self.autoencoder.decode(latents.to(self.autoencoder.model.device)))
 
 
-CodecConfig = Annotated[PoolCodecConfig | AutoencoderCodecConfig, Field(discriminator="name")]
+@dataclass(frozen=True)
+class Taef2Codec:
+    """`Codec` of the tiny autoencoder."""
+
+    decoder: nn.Module
+    device: torch.device
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Frame by frame."""
+        return to_frames(2 * self.decoder(latents.to(self.device, torch.float32)) - 1)
+
+
+CodecConfig = Annotated[PoolCodecConfig | AutoencoderCodecConfig | Taef2CodecConfig, Field(discriminator="name")]
