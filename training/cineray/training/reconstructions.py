@@ -95,6 +95,8 @@ class Origin(Config):
     """Fingerprint of the data set the brains came from."""
     dataset: str
     """Where that data set lay."""
+    run_dir: str = ""
+    """Run whose split the clips are of, where it is not the folder they are in."""
     notes: tuple[str, ...] = ()
     """What a reader of the results must know."""
 

@@ -35,7 +35,7 @@ _PIXELS = (
         antialias=False,
         chance=always(0.0),
     ),
-    pixels("hue", "circular correlation of hue, weighted by saturation", hue, px=256, chance=always(0.0)),
+    pixels("hue", "circular correlation of hue, weighted by saturation", hue, px=128, chance=always(0.0)),
     pixels(
         "hue@animator", "cosine of hue, red and blue exchanged (Mind-Animator)", hue_animator, px=512, antialias=False
     ),

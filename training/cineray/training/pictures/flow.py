@@ -34,8 +34,8 @@ def farneback(video: NDArray[np.floating], *, swapped: bool = False) -> NDArray[
 
 def endpoint_error(predicted: Flow, truth: Flow) -> float:
     """Mean length of the difference of the two flows, in their unit; of a still prediction: the mean true speed."""
-    difference = np.asarray(predicted, np.float32) - np.asarray(truth, np.float32)
-    return float(np.sqrt((difference**2).sum(-1)).mean())
+    dx, dy = np.moveaxis(predicted.astype(np.float32) - truth.astype(np.float32), -1, 0)
+    return float(np.hypot(dx, dy).mean())
 
 
 def flow_cosine(predicted: Flow, truth: Flow) -> float:
@@ -43,10 +43,10 @@ def flow_cosine(predicted: Flow, truth: Flow) -> float:
 
     A still prediction has no direction: its cosine is 0.
     """
-    p, t = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-    length_t = np.linalg.norm(t, axis=-1)
-    moving = length_t > MOVING_PX
+    length = np.hypot(*np.moveaxis(truth.astype(np.float32), -1, 0))
+    moving = length > MOVING_PX
     if not moving.any():
         return float("nan")
-    scale = (np.linalg.norm(p, axis=-1) * length_t)[moving]
-    return float(np.divide((p * t).sum(-1)[moving], scale, out=np.zeros_like(scale), where=scale > 0).mean())
+    p, t = predicted[moving].astype(np.float32), truth[moving].astype(np.float32)
+    scale = np.hypot(p[:, 0], p[:, 1]) * length[moving]
+    return float(np.divide((p * t).sum(1), scale, out=np.zeros_like(scale), where=scale > 0).mean())

@@ -10,20 +10,28 @@ Video = NDArray[np.floating]
 """(frames, height, width, 3), sRGB, 0 to 255."""
 
 
+ONE_COLOUR = 1e-3
+"""Mean squared sine below which all pixels have one hue (a deviation of 2 degrees: 8-bit edges of one colour)."""
+
+
 def hue(predicted: Video, truth: Video) -> float:
     """Circular correlation of hue (Jammalamadaka and SenGupta 2001, eq. 8.2.2), pixels weighted by saturation.
 
     The weight is the product of the two saturations: what is grey on either side has no hue. Turning all colours by
-    one angle leaves it at 1, colours that have nothing to do with each other give 0. 0 where one side has no variation
-    of hue, NaN for a truth without colour. All frames of a clip are taken together.
+    one angle leaves it at 1, colours that have nothing to do with each other give 0; so does a prediction of one hue.
+    NaN for a truth without colour or of one hue. All frames of a clip are taken together.
     """
     (angle, saturation), (true_angle, true_saturation) = (_hue_and_saturation(x) for x in (predicted, truth))
-    if not (true_saturation > 0).any():
+    coloured = true_saturation > 0
+    own = true_saturation[coloured]
+    if not len(own) or _spread(_off_mean(true_angle[coloured], own), own) < ONE_COLOUR:
         return float("nan")
-    w = saturation * true_saturation
-    x, y = (_off_mean(a, w) for a in (angle, true_angle))
-    scale = np.sqrt((w * x * x).sum() * (w * y * y).sum())
-    return float((w * x * y).sum() / scale) if scale > 1e-9 * w.sum() else 0.0
+    w = (saturation * true_saturation)[coloured]
+    if not w.any():
+        return 0.0
+    x, y = (_off_mean(a[coloured], w) for a in (angle, true_angle))
+    scale = np.sqrt(_spread(x, w) * _spread(y, w))
+    return float(np.average(x * y, weights=w) / scale) if scale > ONE_COLOUR else 0.0
 
 
 def hue_animator(predicted: Video, truth: Video) -> float:
@@ -40,15 +48,19 @@ def hue_animator(predicted: Video, truth: Video) -> float:
     return float(np.mean(values))
 
 
-def _off_mean(angle: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _off_mean(angle: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sine of the angle from the weighted circular mean."""
     sine, cosine = np.sin(angle), np.cos(angle)
-    mean = np.arctan2((weight * sine).sum(), (weight * cosine).sum())
+    mean = np.arctan2(sine @ weight, cosine @ weight)
     return sine * np.cos(mean) - cosine * np.sin(mean)
 
 
-def _hue_and_saturation(video: Video) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _spread(sine: NDArray[np.float32], weight: NDArray[np.float32]) -> float:
+    return float(np.average(sine * sine, weights=weight))
+
+
+def _hue_and_saturation(video: Video) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Radians, and 0 to 1, of every pixel (HSV)."""
     columns = np.ascontiguousarray(video, np.float32).reshape(1, -1, 3) / 255
-    degrees, saturation, _ = np.moveaxis(cv2.cvtColor(columns, cv2.COLOR_RGB2HSV).astype(np.float64)[0], -1, 0)
-    return np.deg2rad(degrees), saturation
+    hsv = cv2.cvtColor(columns, cv2.COLOR_RGB2HSV)[0]
+    return np.deg2rad(hsv[:, 0]), hsv[:, 1]

@@ -11,9 +11,11 @@ def pixcorr(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> flo
 
     MindEye2 computes it at 425 x 425.
     """
-    x, y = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (predicted, truth))
-    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return float(np.mean([_pearson(x.ravel(), y.ravel()) for x, y in zip(predicted, truth, strict=True)]))
+
+
+def _pearson(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    scale = np.sqrt(float(x @ x) * float(y @ y))
     # A constant picture leaves rounding errors behind; below this spread there is nothing to correlate.
-    flat = scale <= 1e-6 * x.shape[1]
-    return float(np.where(flat, 0.0, (x * y).sum(1) / np.where(flat, 1.0, scale)).mean())
+    return float(x @ y) / scale if scale > 1e-6 * len(x) else 0.0

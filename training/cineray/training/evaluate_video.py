@@ -1,0 +1,267 @@
+"""Score reconstructed videos: reads the clips on disk and the data set's true frames, never a pipeline.
+
+``evaluation/<split>-<part>.json`` holds the table, every clip's values (which paired comparisons and the gallery
+read), and every metric that could not be computed, with the reason: nothing is estimated without its network.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from cineray.core.config import Config
+from cineray.core.errors import ConfigError, DataError, IntegrityError
+from cineray.core.storage import Store
+from cineray.datasets.dataset import Dataset
+from cineray.datasets.manifest import require_data
+from cineray.training.backbones import Backbone, BackboneConfig
+from cineray.training.bootstrap import interval, of_values
+from cineray.training.pictures import DEFAULT, VIDEO_METRICS
+from cineray.training.pictures.presets import PRESETS, Paper
+from cineray.training.pictures.resize import FrameRule
+from cineray.training.reconstructions import Reconstructions
+from cineray.training.video_clips import SubjectClips, Truths, mean_training_frame, wrong_clips
+from cineray.training.video_scores import clip_draws, fvd_line, line, measure
+
+__all__ = ["Difference", "EvaluateVideoConfig", "compare_videos", "evaluate_video", "format_video_table"]
+
+Role = Literal[
+    "frame_classifier", "video_classifier", "clip", "clip_b32", "vifi", "alex2", "alex5", "incep", "effnet", "swav"
+]
+FVD = "fvd"
+VIDEO_ROLES = ("video_classifier", "vifi")
+
+
+class EvaluateVideoConfig(Config):
+    """What is computed, and through which networks."""
+
+    metrics: tuple[str, ...] = DEFAULT
+    paper: Paper | None = None
+    """Compute a paper's table in place of ``metrics``, at the frames it compares."""
+    part: Literal["video", "blurry", "keyframe"] = "video"
+    """Which of a clip's pictures are judged."""
+    frames: FrameRule = FrameRule()
+    networks: dict[Role, BackboneConfig] = Field(default_factory=dict)
+    """Role -> network. A metric whose role is not filled is listed as absent."""
+    num_null: int = Field(default=3, ge=1)
+    """Shuffles for the null."""
+    min_gap_s: float = Field(default=10.0, ge=0)
+    """Film time between a clip and the wrong ones beside it."""
+    num_bootstrap: int = Field(default=2000, ge=1)
+    block_clips: int = Field(default=10, ge=1)
+    """Consecutive clips of one film that are resampled together."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _known(self) -> "EvaluateVideoConfig":
+        if unknown := [name for name in self.metrics if name not in (*VIDEO_METRICS, FVD)]:
+            raise ConfigError(f"there is no metric '{unknown[0]}'; known are {', '.join((*VIDEO_METRICS, FVD))}")
+        return self
+
+    def chosen(self) -> tuple[tuple[str, ...], FrameRule]:
+        """Metrics and frames, those of the paper if one is named."""
+        return (PRESETS[self.paper].metrics, PRESETS[self.paper].frames) if self.paper else (self.metrics, self.frames)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, its 95 % interval over clips, and each subject's own."""
+
+    value: float
+    low: float
+    high: float
+    per_subject: dict[str, float]
+
+    @property
+    def same_sign(self) -> int:
+        """Subjects whose own difference has the sign of the whole."""
+        return sum(np.sign(own) == np.sign(self.value) for own in self.per_subject.values())
+
+
+def evaluate_video(
+    run_dir: str | Path,
+    split: str = "test",
+    config: EvaluateVideoConfig | None = None,
+    *,
+    progress: Callable[[str], None] = lambda metric: None,
+) -> dict[str, Any]:
+    """Score the reconstructions of a split and write ``evaluation/<split>-<part>.json``; returns what was written.
+
+    ``progress`` is told the name of each metric before it is computed.
+    """
+    config = config or EvaluateVideoConfig()
+    store = Store.at(run_dir)
+    folder = Reconstructions.open(store, split)
+    dataset = Dataset.open(folder.origin.dataset)
+    require_data(dataset.fingerprint, folder.origin.data, url=dataset.store.url, user=store.url)
+    names, frames = config.chosen()
+    truths = Truths.read(dataset, [entry.stimulus_id for entry in folder.entries], frames)
+    subjects = sorted({entry.subject for entry in folder.entries})
+    people = [SubjectClips.read(folder, subject, truths, config.part) for subject in subjects]
+    networks = {role: network.build() for role, network in config.networks.items()}
+    absent = {name: why for name in names if (why := _absent(name, people, truths, networks))}
+    baselines = truths.baselines(mean_training_frame(store, folder, dataset))
+    scored = _scores([n for n in names if n not in absent], people, truths, baselines, networks, config, progress)
+    absent |= {
+        name: "it is not defined for any clip of a subject"
+        for name in names
+        if name not in scored["metrics"] and name not in absent
+    }
+    found = {
+        "run": Path(store.url).name,
+        "split": split,
+        "part": config.part,
+        "dataset": dataset.store.url,
+        "settings": folder.origin.settings,
+        "notes": list(folder.origin.notes),
+        "config": config.model_dump(mode="json"),
+        "config_fingerprint": config.fingerprint(),
+        "networks": {role: network.name for role, network in networks.items()},
+        "num_clips": len(folder.entries),
+        "subjects": subjects,
+        "stimuli": truths.ids,
+        "blocks": truths.blocks(config.block_clips),
+        **scored,
+        "absent": absent,
+    }
+    store.put(f"evaluation/{split}-{config.part}.json", json.dumps(found, indent=1, allow_nan=False).encode())
+    return found
+
+
+def compare_videos(
+    first: str | Path | Sequence[str | Path],
+    second: str | Path | Sequence[str | Path],
+    split: str = "test",
+    part: str = "video",
+) -> dict[str, Difference]:
+    """Metric -> paired difference, first minus second, over the clips that both reconstructed.
+
+    Each side is an evaluated folder, or several (seeds), whose values are averaged clip by clip. Scores of sets (fvd)
+    have no clips and are left out.
+
+    Raises:
+        DataError: other subjects or clips on one side, or other settings of the evaluation.
+    """
+    ours, theirs = (_sides(side, split, part) for side in (first, second))
+    one = ours[0]
+    for other in (*ours, *theirs):
+        for what in ("config_fingerprint", "subjects", "stimuli"):
+            if other[what] != one[what]:
+                raise DataError(
+                    f"the evaluations of {one['run']} and {other['run']} differ in their {what}; "
+                    "evaluate the same clips with the same settings"
+                )
+    config = EvaluateVideoConfig.parse(one["config"])
+    draws = clip_draws(len(one["subjects"]), one["blocks"], num=config.num_bootstrap, seed=config.seed)
+    found = {}
+    for name in (n for n in one["values"] if all(n in side["values"] for side in (*ours, *theirs))):
+        difference = _mean(ours, name) - _mean(theirs, name)
+        scores = of_values(difference, draws.weights)
+        own = dict(zip(one["subjects"], scores[0].tolist(), strict=True))
+        found[name] = Difference(*interval(scores, draws), per_subject=own)
+    return found
+
+
+def read_evaluation(store: Store, split: str, part: str = "video") -> dict[str, Any]:
+    """What `evaluate_video` wrote."""
+    if not store.exists(key := f"evaluation/{split}-{part}.json"):
+        raise ConfigError(f"{store.url} holds no {key}; write it with `cineray eval {store.url} split={split}`")
+    try:
+        return json.loads(store.get(key))
+    except ValueError:
+        raise IntegrityError(f"{store.path(key)} is damaged; evaluate this split again") from None
+
+
+def format_video_table(evaluation: Mapping[str, Any]) -> str:
+    """The table in plain text."""
+    columns = ("mean_training_frame", "flat_grey", "first_frame", "zero_flow")
+    heads = (
+        "metric",
+        "value",
+        "95 % interval",
+        "chance",
+        "null",
+        "mean frame",
+        "grey",
+        "1st frame",
+        "zero flow",
+        "truth",
+    )
+    lines = ["{:<24}{:>9}{:>20}{:>9}{:>9}{:>12}{:>9}{:>11}{:>11}{:>9}".format(*heads)]
+    for s in evaluation["metrics"].values():
+        others = [s["chance"], s["null"], *(s["baselines"].get(name) for name in columns), s["truth"]]
+        cells = [f"{x:.3f}" if x is not None else "–" for x in others]
+        between = f"{s['low']:.3f} … {s['high']:.3f}"
+        form = "{:<24}{:>9.3f}{:>20}{:>9}{:>9}{:>12}{:>9}{:>11}{:>11}{:>9}"
+        lines.append(form.format(s["metric"], s["value"], between, *cells))
+    lines += [f"{name:<24} absent: {why}" for name, why in evaluation["absent"].items()]
+    return "\n".join(lines)
+
+
+def _scores(
+    names: Sequence[str],
+    people: list[SubjectClips],
+    truths: Truths,
+    baselines: Mapping[str, Any],
+    networks: Mapping[str, Backbone],
+    config: EvaluateVideoConfig,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """``metrics``: name -> line of the table; ``values``: name -> (subjects, stimuli), None where not defined."""
+    rng = np.random.default_rng(config.seed)
+    wrong = [[wrong_clips(truths, p.own, config.min_gap_s, rng) for _ in range(config.num_null)] for p in people]
+    blocks = truths.blocks(config.block_clips)
+    draws = clip_draws(len(people), blocks, num=config.num_bootstrap, seed=config.seed)
+    lines: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name in names:
+        progress(name)
+        if name == FVD:
+            lines[name] = fvd_line(people, truths, blocks, baselines, networks)
+            continue
+        found = measure(VIDEO_METRICS[name], people, truths, wrong, baselines, networks)
+        if np.isnan(found.own).all(1).any():
+            continue
+        lines[name] = line(VIDEO_METRICS[name], found, [p.subject for p in people], draws)
+        values[name] = [[None if np.isnan(v) else float(v) for v in row] for row in found.own]
+    return {"metrics": lines, "values": values}
+
+
+def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Mapping[str, Backbone]) -> str | None:
+    """Why a metric cannot be computed here; None if it can."""
+    metric = VIDEO_METRICS.get(name)
+    needs = metric.needs if metric else ("video_classifier",)
+    fewest = min(len(p.pool) for p in people)
+    if missing := [role for role in needs if role not in networks]:
+        return f"no network is named for the role '{missing[0]}'"
+    for role in needs:
+        if networks[role].video != (role in VIDEO_ROLES):
+            kind = "videos" if role in VIDEO_ROLES else "single pictures"
+            raise ConfigError(f"the network of role '{role}' is {networks[role].name}, expected one that judges {kind}")
+    if (metric is None or metric.moving) and not truths.moving:
+        return "pictures do not move"
+    if fewest < (metric.min_clips if metric else 4):
+        return f"a subject has {fewest} clips, it takes {metric.min_clips if metric else 4}"
+    if metric is None:
+        return None
+    classes = [networks[role].num_classes for role in needs]
+    if metric.min_classes and (fewest_classes := min(c or 0 for c in classes)) < metric.min_classes:
+        return f"the network knows {fewest_classes} classes, it takes {metric.min_classes}"
+    if metric.level == "text" and not (all(truths.bank.captions) and all(all(p.predicted.captions) for p in people)):
+        return "captions are missing on one side"
+    return None
+
+
+def _sides(side: str | Path | Sequence[str | Path], split: str, part: str) -> list[dict[str, Any]]:
+    folders = [side] if isinstance(side, str | Path) else side
+    return [read_evaluation(Store.at(folder), split, part) for folder in folders]
+
+
+def _mean(sides: Sequence[dict[str, Any]], name: str) -> NDArray[np.float64]:
+    """(subjects, stimuli) over the seeds of one side."""
+    return np.mean([np.array(side["values"][name], np.float64) for side in sides], axis=0)
