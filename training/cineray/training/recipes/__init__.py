@@ -15,6 +15,7 @@ __all__ = ["RECIPES", "Recipe", "find_recipe"]
 Recipe = Callable[..., Run]
 
 RECIPES: dict[str, Recipe] = {
+    "neuroclips:perception": neuroclips.perception,
     "neuroclips:prior": neuroclips.prior,
     "neuroclips:semantic": neuroclips.semantic,
     "song:ridge": song.ridge_within,

@@ -5,11 +5,12 @@ The data set needs the image tokens of one picture of each clip and the embeddin
     cineray ingest cc2017 layout=released folder=DATA/cc2017-tensors captions=DATA/cc2017-tensors out=runs/data/cc2017
     cineray features runs/data/cc2017 open_clip part.folder=BIGG frame=2 image_range=mindeye2
     cineray features runs/data/cc2017 open_clip_text part.folder=BIGG
+    cineray features runs/data/cc2017 vae part.folder=VAE
 
-BIGG is a folder with OpenCLIP's ViT-bigG-14; a smaller network makes a smaller run of the same recipe, for all sizes
-come from the data. Segments 1 to 16 train, 17 and 18 choose the checkpoint, and the five test films are read by
-``cineray eval`` alone (the released code chooses on the test films). Settings are the paper's (appendix A) where its
-code has others.
+BIGG is a folder with OpenCLIP's ViT-bigG-14, VAE one with Stable Diffusion's autoencoder; smaller networks make smaller
+runs of the same recipes, for all sizes come from the data. Segments 1 to 16 train, 17 and 18 choose the checkpoint, and
+the five test films are read by ``cineray eval`` alone (the released code chooses on the test films). Settings are the
+paper's (appendix A) where its code has others.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,16 @@ from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
 from cineray.datasets.split import Selection, SplitConfig
 from cineray.datasets.view import ViewConfig
-from cineray.training.losses import BiMixCoConfig, InfoNCEConfig, LossConfig, MSEConfig, SoftCLIPConfig
+from cineray.training.losses import (
+    BiMixCoConfig,
+    FrameContrastConfig,
+    InfoNCEConfig,
+    L1Config,
+    LossConfig,
+    MSEConfig,
+    SoftCLIPConfig,
+)
+from cineray.training.models.perception import PerceptionConfig
 from cineray.training.models.prior import PriorConfig
 from cineray.training.models.semantic import SemanticConfig
 from cineray.training.optim import OptimConfig
@@ -26,10 +36,10 @@ from cineray.training.predict import read_run
 from cineray.training.run import EvaluationConfig, Run, StartConfig
 from cineray.training.strategies import StrategyConfig
 
-__all__ = ["prior", "semantic"]
+__all__ = ["perception", "prior", "semantic"]
 
 DATASET = "runs/data/cc2017"
-TOKENS, TEXT = "clip_tokens", "clip_text"
+TOKENS, TEXT, LATENTS = "clip_tokens", "clip_text", "latents"
 SPLIT = SplitConfig(
     train=Selection(films=tuple(f"seg{number}" for number in range(1, 17))),
     val=Selection(films=("seg17", "seg18")),
@@ -100,6 +110,36 @@ def prior(*, from_: str, dataset: str = "") -> Run:
         strategy=source.strategy,
         evaluation=source.evaluation,
         start=StartConfig(run_dir=from_, part="semantic"),
+    )
+
+
+def perception(*, dataset: str = DATASET, subjects: Sequence[str] = ("subj01",)) -> Run:
+    """The perception reconstructor: latents of all frames of a clip, which decode to a blurry video.
+
+    L1 and, a tenth of it, the frames of a clip told apart (equation 1). Three things are not as released: frames attend
+    to those of their own clip (released: to whatever stands in the batch, ``model.grouping=released-batch``), subjects
+    share all but one layer (``model.expansion=released`` has 203.6 to 237.3 million parameters, 134 of them without
+    use), and the checkpoint is chosen on validation films. The released contrast over tokens of a ConvNeXt needs those
+    as a target (`SoftContrastConfig`). 150 published epochs are 75 of ours, as above.
+
+    Hardware: 20 million parameters, one GPU. Neither hours nor scores of the blurry video alone are published.
+    ``cineray train neuroclips:perception subjects=[subj01]``
+    """
+    view = ViewConfig(
+        dataset=dataset, subjects=tuple(subjects), targets=(LATENTS,), raw_targets=(LATENTS,), split=SPLIT
+    )
+    return Run(
+        name="neuroclips-perception",
+        seed=SEED,
+        view=view,
+        model=PerceptionConfig(target=LATENTS, hidden=4096),
+        losses=(
+            L1Config(target=LATENTS, weight=0.5),
+            FrameContrastConfig(target=LATENTS, temperature=0.2, weight=0.05),
+        ),
+        optim=_optim(epochs=75, batch_size=40),
+        strategy=HALF,
+        evaluation=ONE_CLIP,
     )
 
 
