@@ -1,7 +1,10 @@
 """A small source of clips in colour, and encoders that misbehave: what the tests of features work with."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -67,12 +70,13 @@ class OddConfig(Config):
 
 
 class SlowConfig(OddConfig):
-    """Notes every batch it begins, and takes its time."""
+    """Notes every batch it begins, takes its time, and dies (SIGKILL) the first time it begins with one caption."""
 
     log: str
     name: str = "slow"
     target: str = "slow"
     seconds: float = 0.0
+    dies_at: str = ""
 
     @staticmethod
     def values(source: ClipSource) -> np.ndarray:
@@ -83,4 +87,6 @@ class SlowConfig(OddConfig):
         with open(self.log, "a") as file:
             print(captions[0], file=file, flush=True)
         time.sleep(self.seconds)
+        if captions[0] == self.dies_at and Path(self.log).read_text().split("\n").count(captions[0]) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         return np.stack([[c.sum(), int(t.split()[1])] for c, t in zip(frames, captions, strict=True)]).astype("float32")

@@ -34,9 +34,9 @@ def folder(tmp_path):
 
 
 @pytest.mark.cluster
-def test_on_ray_the_values_are_those_of_one_process(ray_cluster, folder, tmp_path):
+def test_on_ray_the_values_are_those_of_one_process_though_an_actor_dies(ray_cluster, folder, tmp_path):
     seen = []
-    encoder = SlowConfig(log=str(tmp_path / "log"))
+    encoder = SlowConfig(log=str(tmp_path / "log"), dies_at="picture 4")
     extract(
         folder,
         encoder,
@@ -46,7 +46,7 @@ def test_on_ray_the_values_are_those_of_one_process(ray_cluster, folder, tmp_pat
     dataset = Dataset.open(folder)
     assert np.array_equal(dataset.gather_stimuli("slow", np.arange(10)), SlowConfig.values(SOURCE))
     assert sorted(seen) == [("slow, row groups", part, 3) for part in range(3)]
-    assert sorted((tmp_path / "log").read_text().split()[1::2]) == ["0", "4", "8"]
+    assert sorted((tmp_path / "log").read_text().split()[1::2]) == ["0", "4", "4", "8"]
     assert check(folder).good
     with pytest.raises(ConfigError, match="found 2 CPUs, expected one for each of num_actors=3"):
         extract(folder, POOL, workers=partial(on_ray, num_actors=3))
