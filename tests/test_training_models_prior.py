@@ -214,10 +214,20 @@ def test_guidance_goes_on_from_the_estimate_without_the_brain():
     torch.testing.assert_close(without, model.network(*last_with[:2], given, nobody, nobody))
 
 
+def test_a_width_of_its_own_leads_in_and_out_of_the_sequence():
+    wide, d, w = TINY.override({"width": 10}).build(SIZES).network, 6, 10
+    layer = w + w * 80 + w * 2 * 40 + 2 * 40 + 80 * w + w + w + 8 * w * w + 4 * w * w
+    time = linear(w, 2 * w) + linear(2 * w, 2 * w) + linear(2 * w, w)
+    expected = 2 * layer + 32 * 2 + w + w * d + time + 4 * (2 * d + w) + 2 * linear(d, w)
+    assert sum(p.numel() for p in wide.parameters()) == expected
+    assert wide(torch.randn(3, 4, 6), torch.tensor([1, 2, 3]), torch.randn(3, 4, 6)).shape == (3, 4, 6)
+
+
+@pytest.mark.parametrize("width", [None, 10])
 @pytest.mark.parametrize("condition", ["projected", "backbone"])
-def test_gradient_reaches_the_reconstructor_below_unless_it_is_frozen(condition):
+def test_gradient_reaches_everything_and_the_reconstructor_below(condition, width):
     torch.manual_seed(0)
-    model = TINY.override({"condition": condition}).build(SIZES).train()
+    model = TINY.override({"condition": condition, "width": width}).build(SIZES).train()
     out = model(brain((20, 20)), targets(40))
     sum(x.square().mean() for x in out.values()).backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]

@@ -30,6 +30,9 @@ class PriorConfig(Config):
     """The reconstructor below, whose target is the prior's; trained before (``start.part = semantic``) or along."""
     condition: Literal["projected", "backbone"] = "projected"
     """Which of the reconstructor's tokens are given: those behind the projector (NeuroClips) or before (MindEye2)."""
+    width: int | None = Field(default=None, ge=2)
+    """Of the network; None is the tokens' own. Narrow tokens want more: the network knows directions only, and few
+    numbers have few of them."""
     depth: int = Field(default=6, ge=1)
     heads: int = Field(default=32, ge=1)
     head_dim: int = Field(default=52, ge=2, multiple_of=2)
@@ -72,7 +75,7 @@ class PriorDecoder(Generative):
         self.target = config.semantic.target
         self.shape = tokens, dim = target_shape(sizes, self.target, "tokens", "dim")
         self.semantic = config.semantic.build(sizes)
-        self.network = PriorNetwork(tokens, dim, config.depth, config.heads, config.head_dim)
+        self.network = PriorNetwork(tokens, dim, config.depth, config.heads, config.head_dim, config.width)
 
     def forward(self, brain: Mapping[str, Tensor], targets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """See `Generative`."""

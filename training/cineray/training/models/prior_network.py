@@ -24,20 +24,28 @@ BUCKETS, MAX_DISTANCE = 32, 128
 class PriorNetwork(nn.Module):
     """Estimates clean tokens (batch, tokens, dim) from noisy ones, the time, and the brain's."""
 
-    def __init__(self, tokens: int, dim: int, depth: int, heads: int, head_dim: int) -> None:
+    def __init__(self, tokens: int, dim: int, depth: int, heads: int, head_dim: int, width: int | None = None) -> None:
+        """``width`` of the sequence; None is ``dim``, as published, without layers that lead there."""
         super().__init__()
-        self.dim, self.tokens = dim, tokens
+        width, given = width or dim, width
+        self.width, self.tokens = width, tokens
         self.turning = min(ROTARY_DIMS, head_dim)
         self.null_brain = nn.Parameter(torch.randn(tokens, dim))
         self.null_image = nn.Parameter(torch.randn(tokens, dim))
-        self.place = nn.Parameter(torch.randn(tokens, dim) * dim**-0.5)
+        self.brain_in = nn.Linear(dim, width) if given else nn.Identity()
+        self.image_in = nn.Linear(dim, width) if given else nn.Identity()
+        self.place = nn.Parameter(torch.randn(tokens, width) * width**-0.5)
         self.time = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim)
+            nn.Linear(width, 2 * width),
+            nn.SiLU(),
+            nn.Linear(2 * width, 2 * width),
+            nn.SiLU(),
+            nn.Linear(2 * width, width),
         )
         self.bias = nn.Embedding(BUCKETS, heads)
-        self.layers = nn.ModuleList([Layer(dim, heads, head_dim) for _ in range(depth)])
-        self.norm = nn.LayerNorm(dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
+        self.layers = nn.ModuleList([Layer(width, heads, head_dim) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.out = nn.Linear(width, dim, bias=False)
 
     def forward(
         self,
@@ -56,9 +64,9 @@ class PriorNetwork(nn.Module):
             keep_brain: (batch,) bool, False where learned null tokens take the brain's place; None keeps all.
             keep_image: the same for the noisy tokens.
         """
-        brain = _kept(brain, self.null_brain, keep_brain)
-        image = _kept(noisy, self.null_image, keep_image) + self.place
-        time = self.time(sinusoids(times, self.dim).to(brain.dtype))
+        brain = self.brain_in(_kept(brain, self.null_brain, keep_brain))
+        image = self.image_in(_kept(noisy, self.null_image, keep_image).to(brain.dtype)) + self.place
+        time = self.time(sinusoids(times, self.width).to(brain.dtype))
         x = torch.cat([brain, time[:, None], image.to(brain.dtype)], dim=1)
         num = x.shape[1]
         bias = self.bias(relative_buckets(num, num + 1).to(x.device)).permute(2, 0, 1)[None]
