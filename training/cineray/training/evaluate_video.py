@@ -227,7 +227,7 @@ def _scores(
         found = measure(VIDEO_METRICS[name], people, truths, wrong, baselines, networks)
         if np.isnan(found.own).all(1).any():
             continue
-        lines[name] = line(VIDEO_METRICS[name], found, [p.subject for p in people], draws)
+        lines[name] = line(VIDEO_METRICS[name], found, [p.subject for p in people], draws, networks)
         values[name] = [[None if np.isnan(v) else float(v) for v in row] for row in found.own]
     return {"metrics": lines, "values": values}
 

@@ -83,7 +83,7 @@ def clip_draws(num_subjects: int, blocks: list[Any], *, num: int, seed: int) -> 
     return draws._replace(subjects=np.ones_like(draws.subjects))
 
 
-def line(metric: VideoMetric, found: Found, subjects: list[str], draws: Draws) -> dict[str, Any]:
+def line(metric: VideoMetric, found: Found, subjects: list[str], draws: Draws, networks: Networks) -> dict[str, Any]:
     """The metric's line of the table."""
     scores = of_values(found.own, draws.weights)
     value, low, high = interval(scores, draws)
@@ -92,6 +92,7 @@ def line(metric: VideoMetric, found: Found, subjects: list[str], draws: Draws) -
     return {
         "metric": metric.name,
         "meaning": metric.meaning,
+        "networks": [networks[role].name for role in metric.needs],
         "level": metric.level,
         "value": value,
         "low": low,
@@ -131,7 +132,8 @@ def fvd_line(
     stand_in = {name: _features(baselines[name][0], network)[baselines[name][1]] for name in names}
     return {
         "metric": "fvd",
-        "meaning": f"Fréchet distance of video features ({network.name}); interval by jackknife over blocks",
+        "meaning": "Fréchet distance of video features; interval by jackknife over blocks",
+        "networks": [network.name],
         "level": "set",
         **_around(float(value.mean()), whole),
         "chance": None,

@@ -19,11 +19,12 @@ __all__ = ["SEMANTIC_METRICS"]
 Array = NDArray[np.float64]
 Direction = Literal["image", "brain"]
 NETWORKS = {
-    "alex2": "AlexNet features.4",
-    "alex5": "AlexNet features.11",
-    "incep": "InceptionV3 avgpool",
-    "clip": "CLIP ViT-L/14",
+    "alex2": "published with AlexNet features.4",
+    "alex5": "published with AlexNet features.11",
+    "incep": "published with InceptionV3 avgpool",
+    "clip": "published with CLIP ViT-L/14",
 }
+"""Role -> the network of published values; the one that was used stands in the evaluation."""
 
 
 def _rows_cosine(p: NDArray[Any], t: NDArray[Any]) -> float:
@@ -113,7 +114,7 @@ def _retrieve(direction: Direction, pool: int | None, name: str = "") -> VideoMe
     among = "among all" if pool is None else f"among {pool}, exact expectation"
     return VideoMetric(
         name or f"retrieve_{direction}" + (f"@{pool}" if pool else ""),
-        f"{query} {among}, by CLIP embedding",
+        f"{query} {among}, by picture embedding",
         "retrieval",
         values,
         lambda num: 1 / (pool or num),
@@ -126,7 +127,11 @@ SMOOTH = "prediction alone, read beside the truth's own value"
 SEMANTIC_METRICS = (
     *(_nway(what, n, kind) for what in ("frame", "video") for n in (2, 10, 50) for kind in ("", "@top3", "@top3_mc")),
     VideoMetric(
-        "clip_sim", "cosine of CLIP embeddings, predicted against true frame", "semantics", _clip_sim, needs=("clip",)
+        "clip_sim",
+        "cosine of picture embeddings, predicted against true frame",
+        "semantics",
+        _clip_sim,
+        needs=("clip",),
     ),
     VideoMetric(
         "video_sim",
@@ -138,7 +143,7 @@ SEMANTIC_METRICS = (
     ),
     VideoMetric(
         "vifi",
-        "cosine of ViFi-CLIP video features",
+        "cosine of video-text features (ViFi-CLIP)",
         "semantics",
         lambda p, n: _video_sim(p, n, "vifi"),
         needs=("vifi",),
@@ -146,7 +151,7 @@ SEMANTIC_METRICS = (
     ),
     VideoMetric(
         "clip_smooth",
-        f"mean cosine of neighbouring frames' CLIP embeddings; {SMOOTH}",
+        f"mean cosine of neighbouring frames' embeddings; {SMOOTH}",
         "smoothness",
         _of_prediction(adjacent),
         needs=("clip",),
@@ -169,8 +174,8 @@ SEMANTIC_METRICS = (
         moving=True,
     ),
     *(identification(name, name, source) for name, source in NETWORKS.items()),
-    _distance("effnet", "EfficientNet-B1 avgpool"),
-    _distance("swav", "SwAV ResNet-50 avgpool"),
+    _distance("effnet", "published with EfficientNet-B1 avgpool"),
+    _distance("swav", "published with SwAV ResNet-50 avgpool"),
     *(_retrieve(direction, pool) for pool in (None, 10, 50, 300) for direction in ("image", "brain")),
     _retrieve("brain", 300, "retrieval@medarc_forward"),
     _retrieve("image", 300, "retrieval@medarc_backward"),
