@@ -65,7 +65,11 @@ class Job:
         if not clips:
             raise ConfigError(f"the {split} split of {view.dataset} is empty; name another one")
         origin = Origin(
-            settings=_settings(config), data=dataset.fingerprint, dataset=dataset.store.url, notes=parts.notes
+            settings=_settings(config),
+            data=dataset.fingerprint,
+            dataset=dataset.store.url,
+            run_dir=Store.at(config.semantic.run_dir).url,
+            notes=parts.notes,
         )
         pieces = [piece for part in by_recording(clips).values() for piece in _pieces(part, None)]
         return cls(config.located(), Store.at(out), split, origin, tuple(pieces))
