@@ -20,7 +20,7 @@ from cineray.training.models.mixers import ReleasedMixer
 from cineray.training.models.read_in import BrainReader, Reading, Residual
 from cineray.training.models.video_decoder import Grouping, VideoDecoder
 
-__all__ = ["PerceptionConfig", "PerceptionDecoder", "ReleasedPerceptionDecoder"]
+__all__ = ["PerceptionConfig", "PerceptionDecoder", "ReleasedPerceptionDecoder", "TokenHead"]
 
 RELEASED_DIM, RELEASED_BOTTLENECK, RELEASED_DEPTH, RELEASED_DROPOUT = 4096, 256, 4, 0.15
 FRAME_SD = 0.5
@@ -143,7 +143,7 @@ class FrameHeads(nn.Module):
             grouping=config.grouping,
             released=config.expansion == "released",
         )
-        self.tokens = TokenHead(config, sizes) if config.aux_target else None
+        self.aux = aux_head(config, dim, sizes) if config.aux_target else None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(rows · frames, dim) to outputs by name."""
@@ -151,33 +151,44 @@ class FrameHeads(nn.Module):
         height, width = self.size
         latents = self.decoder(maps, self.frames)[..., :height, :width]
         out = {self.target: latents.unflatten(0, (len(x) // self.frames, self.frames))}
-        if self.tokens is not None and self.aux_target:
-            out[self.aux_target] = self.tokens(maps, self.frames)
+        if self.aux is not None and self.aux_target:
+            out[self.aux_target] = self.aux(x, maps)
         return out
+
+
+class VectorHead(nn.Module):
+    """One linear layer from the frames' mean features to a vector of the clip."""
+
+    def __init__(self, dim: int, frames: int, out: int) -> None:
+        super().__init__()
+        self.frames, self.layer = frames, nn.Linear(dim, out)
+
+    def forward(self, features: Tensor, maps: Tensor) -> Tensor:
+        """Features (rows · frames, dim) to (rows, out)."""
+        return self.layer(features.unflatten(0, (len(features) // self.frames, self.frames)).mean(1))
 
 
 class TokenHead(nn.Module):
     """Three 1x1 convolutions from the feature maps to tokens."""
 
-    def __init__(self, config: PerceptionConfig, sizes: Sizes) -> None:
+    def __init__(self, channels: int, frames: int, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = token_shape(config, sizes)
-        self.side, dim = math.isqrt(math.prod(self.shape[-2:-1])), self.shape[-1]
+        self.frames, self.shape = frames, shape
         self.layers = nn.Sequential(
-            nn.Conv2d(config.channels, TOKEN_DIM, 1, bias=False),
+            nn.Conv2d(channels, TOKEN_DIM, 1, bias=False),
             nn.GroupNorm(1, TOKEN_DIM),
             nn.ReLU(),
             nn.Conv2d(TOKEN_DIM, TOKEN_DIM, 1, bias=False),
             nn.GroupNorm(1, TOKEN_DIM),
             nn.ReLU(),
-            nn.Conv2d(TOKEN_DIM, dim, 1),
+            nn.Conv2d(TOKEN_DIM, shape[-1], 1),
         )
 
-    def forward(self, maps: Tensor, frames: int) -> Tensor:
-        """(rows · frames, channels, h, w) to (rows, *shape); a clip's tokens are the frames' mean."""
-        tokens = adaptive_avg_pool2d(self.layers(maps), self.side).flatten(2).transpose(1, 2)
-        tokens = tokens.unflatten(0, (len(maps) // frames, frames))
-        return (tokens if len(self.shape) == 3 else tokens.mean(1)).view(len(tokens), *self.shape)
+    def forward(self, features: Tensor, maps: Tensor) -> Tensor:
+        """Maps (rows · frames, channels, h, w) to (rows, *shape); a clip's tokens are the frames' mean."""
+        tokens = adaptive_avg_pool2d(self.layers(maps), math.isqrt(self.shape[-2])).flatten(2).transpose(1, 2)
+        tokens = tokens.unflatten(0, (len(maps) // self.frames, self.frames))
+        return tokens if len(self.shape) == 3 else tokens.mean(1)
 
 
 def video_shape(target: str, sizes: Sizes) -> tuple[int, ...]:
@@ -196,13 +207,14 @@ def video_shape(target: str, sizes: Sizes) -> tuple[int, ...]:
     return shape
 
 
-def token_shape(config: PerceptionConfig, sizes: Sizes) -> tuple[int, ...]:
-    """Shape of the second head's target, or a `ConfigError`."""
-    shape, frames = sizes.targets.get(config.aux_target or ""), video_shape(config.target, sizes)[0]
-    tokens = math.prod(shape[-2:-1]) if shape else 0
-    if not shape or shape[:-2] not in ((), (frames,)) or math.isqrt(tokens) ** 2 != tokens:
+def aux_head(config: PerceptionConfig, dim: int, sizes: Sizes) -> VectorHead | TokenHead:
+    """The second head, or a `ConfigError`."""
+    shape, frames = sizes.targets.get(config.aux_target or "", ()), video_shape(config.target, sizes)[0]
+    if len(shape) == 1:
+        return VectorHead(dim, frames, *shape)
+    if len(shape) < 2 or shape[:-2] not in ((), (frames,)) or math.isqrt(shape[-2]) ** 2 != shape[-2]:
         raise ConfigError(
             f"aux_target '{config.aux_target}' has shape {shape}, expected (dim,), (tokens, dim) or "
             f"({frames}, tokens, dim) with a square number of tokens; name another in model.aux_target"
         )
-    return shape
+    return TokenHead(config.channels, frames, shape)
