@@ -198,8 +198,10 @@ class _Training:
         with seeded(self.world.device, *entropy) as generator:
             if any(loss.mixes for loss in losses):
                 batch = mix(batch, generator)
-            inputs = (batch.brain, batch.targets) if self.learns_from_targets else (batch.brain,)
-            return self.engine.forward(*inputs, last=last), batch
+            return self.engine.forward(*self._inputs(batch), last=last), batch
+
+    def _inputs(self, batch: Batch) -> tuple[Mapping[str, Tensor], ...]:
+        return (batch.brain, batch.targets) if self.learns_from_targets else (batch.brain,)
 
     def _meet(self, values: Tensor, counts: Tensor) -> tuple[list[float], list[int]]:
         """Sums over ranks in one exchange; with them travels the news of a finished checkpoint."""
@@ -227,7 +229,11 @@ class _Training:
         self.callbacks.on_step(self.position.step, metrics)
 
     def _validate(self) -> bool:
-        """Loss on the validation rows by the losses of the *last* epoch, so that epochs compare; True if the best."""
+        """Loss on the validation rows by the losses of the *last* epoch, so that epochs compare; True if the best.
+
+        A model that learns from its targets is judged by what it learns, under the same noise every time: the error of
+        samples would prefer one that draws nothing but means.
+        """
         if self.feed.val is None:
             return False
         epochs = max(self.run.optim.epochs, 1)
@@ -235,8 +241,10 @@ class _Training:
         self.engine.train(False)
         sums: dict[str, Tensor] = {}
         with torch.no_grad():
-            for batch in stream.batches(stream.references(0, 0), self.world.rank, self.world.size):
-                total, parts = total_loss(losses, self.engine.forward(batch.brain), batch, self.world)
+            for number, batch in enumerate(stream.batches(stream.references(0, 0), self.world.rank, self.world.size)):
+                with seeded(self.world.device, self.run.seed, number, self.world.rank):
+                    outputs = self.engine.forward(*self._inputs(batch))
+                total, parts = total_loss(losses, outputs, batch, self.world)
                 for name, value in {"loss": total, **parts}.items():
                     sums[name] = sums.get(name, 0) + value.double() * batch.global_rows / len(stream.examples)
         values = self.world.sum(torch.stack(list(sums.values()))).tolist()
