@@ -1,5 +1,7 @@
 """The recipes of NeuroClips: what they split and how long they train; and both in a row on a small film set."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -97,13 +99,23 @@ def reconstructor(films, tmp_path_factory):
 
 def test_a_prior_trains_on_a_finished_reconstructor_and_leaves_it_as_it_is(reconstructor, tmp_path):
     run = prior(from_=reconstructor).override(
-        {"model.depth": 1, "model.heads": 2, "model.head_dim": 16, "model.steps": 4, "optim.epochs": 2}
+        {
+            "model.depth": 1,
+            "model.heads": 2,
+            "model.head_dim": 16,
+            "model.steps": 4,
+            "optim.epochs": 3,
+            "optim.lr": 2e-3,
+        }
     )
     below, whole = restore(Store.at(reconstructor)), restore(Store.at(trained(run, tmp_path / "prior")))
     assert isinstance(run.model, PriorConfig)
     weights = whole.model.state_dict()
     for name, tensor in below.model.state_dict().items():
         assert torch.equal(weights[f"semantic.{name}"], tensor)
+    lines = [json.loads(line) for line in (tmp_path / "prior" / "metrics.jsonl").read_text().splitlines()]
+    denoising = [line["val/mse/clip_tokens"] for line in lines if "val/loss" in line]
+    assert denoising[-1] < denoising[0]  # samples would come out worse, the more they vary
     found = predict(tmp_path / "prior", "test").predicted["clip_tokens"]
     assert found.shape[1:] == (5, 12)
     assert np.isfinite(found).all()

@@ -87,8 +87,9 @@ def prior(*, from_: str, dataset: str = "") -> Run:
     """The diffusion prior on a trained ``neuroclips:semantic``, which stays as it is.
 
     Retrieval among 300 clips, by the pictures made of its tokens: .231 / .263 / .173 (published, subjects 1 / 2 / 3).
-    Validation compares tokens that are really drawn. 150 published epochs are 75 of ours, as above. The published
-    caption loss is left out: it reads the estimate made of *noised true* tokens, in which the answer shows through.
+    The checkpoint is chosen by the denoising error on the held-out segments (published: the last one). 150 published
+    epochs are 75 of ours, as above. The published caption loss is left out: it reads the estimate made of *noised
+    true* tokens, in which the answer shows through.
 
     Hardware: 260 million parameters to train, 4.2 GB with their moments, beside the frozen reconstructor; one GPU.
     ``cineray train neuroclips:prior from=runs/neuroclips-semantic``
