@@ -1,4 +1,4 @@
-"""The whole way on data made on the spot: ingest, check, train on Ray, evaluate, a new subject, search, serve."""
+"""The whole way on data made on the spot: ingest, check, train, evaluate, a new subject, search, serve, reconstruct."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def demonstrate(out: str) -> dict[str, Any]:
     began = time.monotonic()
     data = f"{out}/data"
     with _step(f"films with known content, brains with a known code: {SOURCE.num_subjects} subjects"):
-        _publish(data)
+        _publish(SOURCE, data)
     runs = _runs(out, data)
     with connected(dashboard=True):
         figures: dict[str, Any] = {name: _train(name, make(), f"{out}/{name}") for name, make in runs.items()}
@@ -48,8 +48,10 @@ def demonstrate(out: str) -> dict[str, Any]:
             figures["search"] = _search(runs["shared"](), f"{out}/search")
         with _step("the decoder behind HTTP on Ray Serve"):
             figures["serve"] = _serve(f"{out}/shared", data)
+        figures["video"] = _videos(f"{out}/films")
     _print_table(figures, list(runs))
     say(f"report: {_report(out)}")
+    say(f"gallery: {figures['video'].pop('gallery')}")
     found = {"demo": figures, "seconds": round(time.monotonic() - began, 1)}
     print(json.dumps(found))
     return found
@@ -63,13 +65,13 @@ def _step(text: str) -> Iterator[None]:
     say(f"  [dim]{time.monotonic() - began:.1f} s[/dim]")
 
 
-def _publish(data: str) -> None:
+def _publish(source: SyntheticConfig, data: str) -> None:
     from cineray.datasets.check import check, show
     from cineray.datasets.dataset import Dataset
     from cineray.datasets.ingest import ingest
 
     if not Store.at(data).list():
-        ingest(SOURCE, data, progress=progress)
+        ingest(source, data, progress=progress)
     show(check(data, progress=progress))
     dataset = Dataset.open(data)
     say(f"  {len(dataset.runs)} runs, voxels {dict(dataset.num_voxels)}, TR {dataset.tr_s:g} s")
@@ -102,19 +104,42 @@ EXPLAINED = {
 
 
 def _train(name: str, run: Run, folder: str) -> dict[str, Any]:
-    from cineray.cluster.watch import watched
     from cineray.training.evaluate import evaluate
-    from cineray.training.feed import open_schedule
-    from cineray.training.launch import launch
     from cineray.training.predict import predict
 
     with _step(EXPLAINED[name]):
-        with watched(Store.at(folder), name, run.optim.epochs * open_schedule(run).num_steps):
-            launch(run, folder)
+        _fit(name, run, folder)
         predict(folder, "test")
         scores = evaluate(folder, "test")["targets"]["features"]["metrics"]
     kept = ("value", "low", "high", "chance", "null")
     return {metric: {key: scores[metric][key] for key in kept} for metric in METRICS}
+
+
+def _fit(name: str, run: Run, folder: str) -> None:
+    from cineray.cluster.watch import watched
+    from cineray.training.feed import open_schedule
+    from cineray.training.launch import launch
+
+    with watched(Store.at(folder), name, run.optim.epochs * open_schedule(run).num_steps):
+        launch(run, folder)
+
+
+def _videos(out: str) -> dict[str, Any]:
+    """Films to brains to videos, in a folder of its own."""
+    from cineray.cluster import demo_video as video
+
+    data = f"{out}/data"
+    with _step(f"films to look at: {video.FILMS.num_subjects} subjects, pictures of {video.FILMS.frame_px} px"):
+        _publish(video.FILMS, data)
+    with _step("features of the films: Ray Data, a pool of actors"):
+        video.compute_features(data)
+    for name, (text, _) in video.RECONSTRUCTORS.items():
+        with _step(text):
+            _fit(name, video.run_of(name, data), f"{out}/{name}")
+    with _step("videos out of held-out brains, on Ray actors"):
+        say(f"  {video.reconstruct(out)} clips")
+    with _step("scores and gallery"):
+        return video.score(out)
 
 
 def _search(run: Run, folder: str) -> dict[str, Any]:

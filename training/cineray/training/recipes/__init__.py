@@ -25,8 +25,10 @@ RECIPES: dict[str, Recipe] = {
     "song:matched_filter_aligned": song.matched_filter_aligned,
     "song:matched_filter_unseen": song.matched_filter_unseen,
     "synthetic:adapt": synthetic.adapt,
+    "synthetic:perception": synthetic.perception,
     "synthetic:ridge": synthetic.ridge,
     "synthetic:scratch": synthetic.scratch,
+    "synthetic:semantic": synthetic.semantic,
     "synthetic:shared": synthetic.shared,
     "synthetic:tiny": synthetic.tiny,
 }

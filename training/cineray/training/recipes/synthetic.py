@@ -12,17 +12,21 @@ from collections.abc import Sequence
 
 from cineray.datasets.split import Blocks, Selection, SplitConfig
 from cineray.datasets.view import ViewConfig, Window
-from cineray.training.losses import InfoNCEConfig, MSEConfig
+from cineray.training.losses import BiMixCoConfig, InfoNCEConfig, LossConfig, MSEConfig, SoftCLIPConfig
 from cineray.training.models import ModelConfig
+from cineray.training.models.perception import PerceptionConfig
 from cineray.training.models.ridge import RidgeConfig
+from cineray.training.models.semantic import SemanticConfig
 from cineray.training.models.shared import SharedConfig
 from cineray.training.optim import OptimConfig
 from cineray.training.recipes.adapt import adapted
 from cineray.training.run import EvaluationConfig, Run
 
-__all__ = ["adapt", "ridge", "scratch", "shared", "tiny"]
+__all__ = ["adapt", "perception", "ridge", "scratch", "semantic", "shared", "tiny"]
 
 OWN = "runs/data/own"
+WORDS, LATENTS = "words", "latents"
+"""Targets that `cineray features` computes, with the encoders ``words`` and ``pool``."""
 WINDOW = Window(first=-1, last=4)
 """Scans of 4 s: the response to a scene peaks in the second after its onset; the one before tells what earlier scenes
 still add."""
@@ -88,6 +92,39 @@ def adapt(*, from_: str, subject: str, minutes: float, dataset: str = "") -> Run
     ``cineray train synthetic:adapt from=runs/shared subject=sub-05 minutes=5``
     """
     return adapted(from_, subject, minutes, optim=FEW, films=(f"train-{subject}",), dataset=dataset)
+
+
+def semantic(*, subjects: Sequence[str], dataset: str = OWN) -> Run:
+    """Words of the captions, after NeuroClips' semantic reconstructor (arXiv 2410.19452, section 3.2), in small.
+
+    The data set needs its words: ``cineray features runs/data/own words``. Seconds on one core.
+    ``cineray train synthetic:semantic subjects=[sub-01,sub-02]``
+    """
+    model = SemanticConfig(
+        target=WORDS, read_in="scan", dim=96, mixer="residual-mlp", depth=1, dropout=0.3, head_dropout=0.3
+    )
+    losses = (
+        BiMixCoConfig(target=WORDS, temperature=0.07, phase=(0, 0.33)),
+        SoftCLIPConfig(target=WORDS, temperature=0.07, phase=(0.33, 1)),
+        MSEConfig(target=WORDS, weight=30.0),
+    )
+    optim = OptimConfig(lr=2e-3, epochs=15, batch_size=64)
+    run = _run("semantic", model, optim, dataset, subjects, None)
+    view = run.view.model_copy(update={"targets": (WORDS,), "raw_targets": (WORDS,)})
+    return run.model_copy(update={"view": view, "losses": losses})
+
+
+def perception(*, subjects: Sequence[str], dataset: str = OWN) -> Run:
+    """Pictures in small, after NeuroClips' perception reconstructor (arXiv 2410.19452, section 3.3).
+
+    The data set needs its pictures in small: ``cineray features runs/data/own pool factor=4``. A minute on one core.
+    ``cineray train synthetic:perception subjects=[sub-01,sub-02]``
+    """
+    model = PerceptionConfig(read_in="scan", dim=64, hidden=256, channels=16, widths=(16, 32), map_dropout=0.1)
+    losses: tuple[LossConfig, ...] = (MSEConfig(target=LATENTS), InfoNCEConfig(target=LATENTS, temperature=0.07))
+    optim = OptimConfig(lr=2e-3, epochs=12, batch_size=64)
+    run = _run("perception", model, optim, dataset, subjects, None)
+    return run.model_copy(update={"view": run.view.model_copy(update={"targets": (LATENTS,)}), "losses": losses})
 
 
 def _run(
