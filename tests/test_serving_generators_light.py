@@ -127,11 +127,13 @@ def test_moved_pictures_by_a_loop():
     rng = np.random.default_rng(0)
     picture = rng.random((5, 7, 3)).astype(np.float32)
     moves = np.array([[0, 0], [2, -3], [-4, 1], [9, 9]])
-    found = placed(picture, moves)
-    for frame, (down, right) in zip(found, moves, strict=True):
+    beyond = rng.random((4, 5, 7, 3)).astype(np.float32)
+    found = placed(picture, moves, beyond)
+    for frame, rest, (down, right) in zip(found, beyond, moves, strict=True):
         for y in range(5):
             for x in range(7):
-                source = picture[min(max(y - down, 0), 4), min(max(x - right, 0), 6)]
+                inside = 0 <= y - down < 5 and 0 <= x - right < 7
+                source = picture[y - down, x - right] if inside else rest[y, x]
                 assert np.array_equal(frame[y, x], source)
 
 

@@ -19,7 +19,7 @@ def blend(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float) -> NDArray[
         cutoff: standard deviation of the Gaussian that parts low from high frequencies, in frame widths.
     """
     sharp, sigma = picture.astype(np.float32), cutoff * picture.shape[1]
-    moved = placed(sharp, shifts(sharp, blurry, sigma))
+    moved = placed(sharp, shifts(sharp, blurry, sigma), blurry)
     return np.rint(np.clip(moved + _low(blurry - moved, sigma), 0, 255)).astype(np.uint8)
 
 
@@ -43,12 +43,13 @@ def shifts(picture: Pixels, video: Pixels, sigma: float) -> NDArray[np.int64]:
     return np.stack([(down + height) % size[0] - height, (right + width) % size[1] - width], 1)
 
 
-def placed(picture: Pixels, moves: NDArray[np.int64]) -> Pixels:
-    """(frames, height, width, 3): the picture moved by whole pixels; its edges are repeated where nothing was."""
+def placed(picture: Pixels, moves: NDArray[np.int64], beyond: Pixels) -> Pixels:
+    """(frames, height, width, 3): the picture moved by whole pixels; ``beyond``, likewise, where it does not reach."""
     height, width = picture.shape[:2]
-    rows = np.clip(np.arange(height) - moves[:, :1], 0, height - 1)
-    columns = np.clip(np.arange(width) - moves[:, 1:], 0, width - 1)
-    return picture[rows[:, :, None], columns[:, None, :]]
+    rows, columns = np.arange(height) - moves[:, :1], np.arange(width) - moves[:, 1:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    moved = picture[rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :]]
+    return np.where(inside[..., None], moved, beyond)
 
 
 def resized(video: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
