@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,6 +38,7 @@ CLIPS, FRAMES, SIDE = 1024, 8, 128
 IN_MEMORY = 512
 """Clips that the bare encoder goes through."""
 NUM_ACTORS = 2
+POLL_S = 0.02
 KILLS = 3
 KILL_CLIPS = 24 * 256
 WATCHED_S = 0.1
@@ -45,7 +47,8 @@ MEMORY_CLIPS = (512, 4096)
 
 
 def encoder_only(dataset: Dataset, settings: EncoderSettings) -> Callable[[], Work]:
-    """The same batches, held in memory beforehand; nothing is kept of what comes out."""
+    """The same batches, held in memory beforehand; nothing is kept of what comes out, and Ray's processes, idle below
+    this one, are not counted."""
     encoder = settings.build("cpu")
     batches = [
         dataset.gather_stimuli("frames", np.arange(first, first + BATCH_ROWS))
@@ -55,30 +58,39 @@ def encoder_only(dataset: Dataset, settings: EncoderSettings) -> Callable[[], Wo
     encoder.encode(batches[0], captions)
 
     def run() -> Work:
-        with Work.measured() as work:
-            for batch in batches:
-                encoder.encode(batch, captions)
-        work.rows = len(batches) * BATCH_ROWS
-        return work
+        cpu_s, wall_s = time.process_time(), time.perf_counter()
+        for batch in batches:
+            encoder.encode(batch, captions)
+        return Work(len(batches) * BATCH_ROWS, time.perf_counter() - wall_s, time.process_time() - cpu_s)
 
     return run
 
 
 def pipeline(dataset: Dataset, settings: EncoderSettings) -> Callable[[], Work]:
-    """A job on one Ray actor, from the moment its first row group is done (so without the actor's start)."""
+    """A job on one Ray actor, from the record of its first row group to that of its last: without the actor's start."""
     from cineray.datasets.features import on_ray
 
     def run() -> Work:
         job = Job.of(dataset, settings)
-        done = on_ray(job, range(job.num_parts), num_actors=1)
-        next(done)
+        workers = threading.Thread(target=lambda: list(on_ray(job, range(job.num_parts), num_actors=1)))
+        workers.start()
+        before = wait_for(job, 1)
         with Work.measured() as work:
-            work.rows = sum(len(job.rows(part)) for part in done)
+            wait_for(job, job.num_parts)
+        workers.join()
+        work.rows = sum(len(job.rows(part)) for part in range(before, job.num_parts))
         for key in dataset.store.list(f"{job.folder}/"):
             dataset.store.delete(key)
         return work
 
     return run
+
+
+def wait_for(job: Job, num_parts: int) -> int:
+    """Until so many parts of a job have their records; how many have."""
+    while (found := len(job.dataset.store.list(f"{job.records}/"))) < num_parts:
+        time.sleep(POLL_S)
+    return found
 
 
 class Encode:
@@ -156,7 +168,7 @@ def kills(folder: Path) -> Line:
         before, begun = len(job.done()), starts(log, job)
         process = child("watched", str(folder / "small"), str(log), str(WATCHED_S), str(NUM_ACTORS))
         while len(job.done()) < before + 4 and process.poll() is None:
-            time.sleep(0.02)
+            time.sleep(POLL_S)
         time.sleep(moments.uniform(0, 1))
         kill_all(process)
         lost.append(starts(log, job) - begun - (len(job.done()) - before))

@@ -13,7 +13,9 @@ import psutil
 from benchmarks.bench_features_report import Line
 
 PAIRS = 3
-POLL_S = 0.2
+SETTLE_S = 2.0
+"""Before each measurement: nobody pays for putting the other's actors away."""
+POLL_S = 0.5
 """Between two looks at the processes below this one; what one did after the last look and before its end is lost."""
 
 
@@ -46,20 +48,22 @@ class _Meter:
         self._look()
         self._first = dict(self._last)
         self._own_s = time.process_time()
+        self._looking_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def stop(self) -> float:
-        own_s = time.process_time() - self._own_s
         self._stop.set()
         self._thread.join()
+        own_s = time.process_time() - self._own_s - self._looking_s
         self._look()
         return own_s + sum(seconds - self._first.get(who, 0.0) for who, seconds in self._last.items())
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_S):
             self._look()
+        self._looking_s = time.thread_time()
 
     def _look(self) -> None:
         for process in psutil.Process().children(recursive=True):
@@ -102,7 +106,9 @@ def alternate(ours: Callable[[], Work], theirs: Callable[[], Work]) -> Pairs:
     """ABAB …"""
     pairs = Pairs()
     for _ in range(PAIRS):
+        time.sleep(SETTLE_S)
         pairs.ours.append(ours())
+        time.sleep(SETTLE_S)
         pairs.theirs.append(theirs())
         pairs.loads.append(os.getloadavg()[0])
     return pairs
