@@ -41,7 +41,7 @@ def config(films, tmp_path_factory):
     train_classifier(dataset, rows, folder, ClassifierConfig(pattern=pattern, px=32, steps=40))
     network = TrainedConfig(folder=str(folder))
     roles: Any = {"frame_classifier": network, "clip": network, "video_classifier": FramewiseConfig(frames=network)}
-    return EvaluateVideoConfig(metrics=(*CHEAP, *SEMANTIC), networks=roles, num_bootstrap=200)
+    return EvaluateVideoConfig(metrics=(*CHEAP, *SEMANTIC), networks=roles, num_bootstrap=200, num_null=2)
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ Role = Literal[
     "frame_classifier", "video_classifier", "clip", "clip_b32", "vifi", "alex2", "alex5", "incep", "effnet", "swav"
 ]
 FVD = "fvd"
+UNDEFINED = "it is not defined for any clip of a subject"
 VIDEO_ROLES = ("video_classifier", "vifi")
 
 
@@ -103,15 +104,12 @@ def evaluate_video(
     truths = Truths.read(dataset, [entry.stimulus_id for entry in folder.entries], frames)
     subjects = sorted({entry.subject for entry in folder.entries})
     people = [SubjectClips.read(folder, subject, truths, config.part) for subject in subjects]
-    networks = {role: network.build() for role, network in config.networks.items()}
+    built = {network: network.build() for network in set(config.networks.values())}
+    networks = {role: built[network] for role, network in config.networks.items()}
     absent = {name: why for name in names if (why := _absent(name, people, truths, networks))}
     baselines = truths.baselines(mean_training_frame(store, folder, dataset))
-    scored = _scores([n for n in names if n not in absent], people, truths, baselines, networks, config, progress)
-    absent |= {
-        name: "it is not defined for any clip of a subject"
-        for name in names
-        if name not in scored["metrics"] and name not in absent
-    }
+    names = [name for name in names if name not in absent]
+    scored = _scores(names, people, truths, baselines, networks, config, progress)
     found = {
         "run": Path(store.url).name,
         "split": split,
@@ -125,9 +123,8 @@ def evaluate_video(
         "num_clips": len(folder.entries),
         "subjects": subjects,
         "stimuli": truths.ids,
-        "blocks": truths.blocks(config.block_clips),
         **scored,
-        "absent": absent,
+        "absent": absent | {name: UNDEFINED for name in names if name not in scored["metrics"]},
     }
     store.put(f"evaluation/{split}-{config.part}.json", json.dumps(found, indent=1, allow_nan=False).encode())
     return found
@@ -212,7 +209,9 @@ def _scores(
     config: EvaluateVideoConfig,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """``metrics``: name -> line of the table; ``values``: name -> (subjects, stimuli), None where not defined."""
+    """``metrics``: name -> line of the table; ``values``: name -> (subjects, stimuli), None where not defined;
+    ``blocks``: which stimuli are resampled together.
+    """
     rng = np.random.default_rng(config.seed)
     wrong = [[wrong_clips(truths, p.own, config.min_gap_s, rng) for _ in range(config.num_null)] for p in people]
     blocks = truths.blocks(config.block_clips)
@@ -229,7 +228,7 @@ def _scores(
             continue
         lines[name] = line(VIDEO_METRICS[name], found, [p.subject for p in people], draws, networks)
         values[name] = [[None if np.isnan(v) else float(v) for v in row] for row in found.own]
-    return {"metrics": lines, "values": values}
+    return {"metrics": lines, "values": values, "blocks": blocks}
 
 
 def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Mapping[str, Backbone]) -> str | None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cineray.training.bootstrap import Draws, draw, interval, of_values
 from cineray.training.pictures import VideoMetric
-from cineray.training.pictures.base import Networks
+from cineray.training.pictures.bank import Bank, Pairing
+from cineray.training.pictures.base import STILL, Networks
 from cineray.training.pictures.frechet import frechet_distance
 from cineray.training.video_clips import SubjectClips, Truths
 
@@ -41,40 +42,37 @@ def measure(
     networks: Networks,
 ) -> Found:
     """``wrong`` holds, for each subject, the clips beside which each reconstruction stands in each null draw."""
-    num = len(truths.ids)
-
-    def spread(own: NDArray[np.int64], values: Array) -> Array:
-        """(clips,) to (stimuli,): mean over the repeats of a stimulus."""
-        defined = ~np.isnan(values)
-        count = np.bincount(own[defined], minlength=num)
-        total = np.bincount(own[defined], values[defined], minlength=num)
-        return np.divide(total, count, out=np.full(num, np.nan), where=count > 0)
-
     seen: dict[tuple[str, bytes], Array] = {}
 
-    def held(person: SubjectClips, name: str, bank: Any, place: NDArray[np.int64]) -> Array:
+    def score(shown: NDArray[np.int64], pairing: Pairing) -> Array:
+        """``shown`` is what was on screen, whatever stands beside it."""
+        return _by_stimulus(shown, metric.values(pairing, networks), len(truths.ids))
+
+    def held(person: SubjectClips, name: str, bank: Bank, place: NDArray[np.int64]) -> Array:
         """Once for all who saw the same clips."""
         key = (name, person.pool.tobytes())
         if key not in seen:
-            values = metric.values(person.standing_in(truths, bank, place), networks)
-            seen[key] = spread(person.pool, values)
+            seen[key] = score(person.pool, person.standing_in(truths, bank, place))
         return seen[key]
 
-    every = np.arange(num)
-    own = [spread(p.own, metric.values(p.pairing(truths), networks)) for p in people]
-    nulls = [
-        np.stack(
-            [spread(p.own, metric.values(p.pairing(truths, w), networks)) for p, w in zip(people, draw_, strict=True)]
-        )
-        for draw_ in zip(*wrong, strict=True)
-    ]
-    wanted = {name: baselines[name] for name in metric.baselines if name in baselines}
+    stand_in = {name: baselines[name] for name in metric.baselines if name in baselines}
     return Found(
-        np.stack(own),
-        nulls,
-        {name: np.stack([held(p, name, *stand_in) for p in people]) for name, stand_in in wanted.items()},
-        np.stack([held(p, "truth", truths.bank, every) for p in people]),
+        np.stack([score(p.own, p.pairing(truths)) for p in people]),
+        [
+            np.stack([score(p.own, p.pairing(truths, beside)) for p, beside in zip(people, draw_, strict=True)])
+            for draw_ in zip(*wrong, strict=True)
+        ],
+        {name: np.stack([held(p, name, *found) for p in people]) for name, found in stand_in.items()},
+        np.stack([held(p, "truth", truths.bank, np.arange(len(truths.ids))) for p in people]),
     )
+
+
+def _by_stimulus(own: NDArray[np.int64], values: Array, num: int) -> Array:
+    """(clips,) to (stimuli,): mean over the repeats of a stimulus; NaN where it was not seen or is not defined."""
+    defined = ~np.isnan(values)
+    count = np.bincount(own[defined], minlength=num)
+    total = np.bincount(own[defined], values[defined], minlength=num)
+    return np.divide(total, count, out=np.full(num, np.nan), where=count > 0)
 
 
 def clip_draws(num_subjects: int, blocks: list[Any], *, num: int, seed: int) -> Draws:
@@ -128,8 +126,7 @@ def fvd_line(
         scores.append(_jackknife(lambda k, p=person, f=own: frechet_distance(f[k], true[p.own[k]]), person.own, blocks))
     value, error = (np.array(x) for x in zip(*scores, strict=True))
     whole = float(np.sqrt((error**2).sum()) / len(people))
-    names = [name for name in ("mean_training_frame", "flat_grey", "first_frame") if name in baselines]
-    stand_in = {name: _features(baselines[name][0], network)[baselines[name][1]] for name in names}
+    stand_in = {n: _features(baselines[n][0], network)[baselines[n][1]] for n in STILL if n in baselines}
     return {
         "metric": "fvd",
         "meaning": "Fréchet distance of video features; interval by jackknife over blocks",

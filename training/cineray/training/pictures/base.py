@@ -14,7 +14,17 @@ from cineray.training.pictures.flow import farneback
 from cineray.training.pictures.identify import rivals
 from cineray.training.pictures.resize import resized
 
-__all__ = ["Networks", "VideoMetric", "always", "identification", "mean_features", "motion", "pixels", "similarity"]
+__all__ = [
+    "STILL",
+    "Networks",
+    "VideoMetric",
+    "always",
+    "identification",
+    "mean_features",
+    "motion",
+    "pixels",
+    "similarity",
+]
 
 Networks = Mapping[str, Backbone]
 """Role -> network."""
