@@ -15,6 +15,7 @@ from cineray.training.run import Run
 from tiny_run import tiny_run
 
 NEEDED = {
+    **dict.fromkeys(("synthetic:perception", "synthetic:semantic"), {"subjects": ["sub-01", "sub-02"]}),
     "synthetic:shared": {"subjects": ["sub-01", "sub-02"]},
     "synthetic:ridge": {"subjects": ["sub-01"]},
     "synthetic:scratch": {"subject": "sub-01"},
@@ -56,7 +57,7 @@ def test_every_verb_explains_itself(verb, capsys, monkeypatch):
     [
         (["fly"], "found verb 'fly', expected one of demo, ingest"),
         (["train"], "found 'nothing', expected a recipe or a run.yaml"),
-        (["train", "synthetic:huge"], "expected a recipe (neuroclips:prior"),
+        (["train", "synthetic:huge"], "expected a recipe (neuroclips:perception, "),
         (["train", "nowhere/run.yaml"], "found no file nowhere/run.yaml"),
         (["train", "synthetic:scratch"], "recipe synthetic:scratch needs subject=…"),
         (["train", "synthetic:tiny", "optim.speed=3"], "optim.speed"),

@@ -1,17 +1,15 @@
 """The command line, one grammar: ``cineray VERB WHAT [key=value …]``. Imports stand inside each verb: help is quick."""
 
 import inspect
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from cineray.cluster.words import changes_of, first, nested, settings_of
 from cineray.core.config import parse_overrides
 from cineray.core.errors import CinerayError, ConfigError
 
 __all__ = ["VERBS", "main"]
-
-DRY_RUN = "--dry-run"
 
 
 def ingest(words: list[str]) -> None:
@@ -22,7 +20,7 @@ def ingest(words: list[str]) -> None:
     from cineray.datasets.sources import SOURCES
 
     known: dict[str, Any] = {source.model_fields["name"].default: source for source in SOURCES}
-    name, changes = _first(words, "a source", known), parse_overrides(words[1:])
+    name, changes = first(words, "a source", known), parse_overrides(words[1:])
     if "out" not in changes:
         raise ConfigError("found no out=, expected the folder or s3:// prefix to publish to; add out=runs/data")
     out = changes.pop("out")
@@ -39,7 +37,7 @@ def check(words: list[str]) -> None:
     from cineray.datasets.check import check as verify
     from cineray.datasets.check import show
 
-    report = verify(_first(words, "a data set"), progress=progress)
+    report = verify(first(words, "a data set"), progress=progress)
     show(report)
     if not report.good:
         raise SystemExit(1)
@@ -58,12 +56,12 @@ def features(words: list[str]) -> None:
     from cineray.datasets.extraction import extract
 
     known: dict[str, Any] = {encoder.model_fields["name"].default: encoder for encoder in ENCODERS}
-    url, name = _first(words, "a data set"), _first(words[1:], "an encoder", known)
+    url, name = first(words, "a data set"), first(words[1:], "an encoder", known)
     changes = parse_overrides(words[2:])
     num_actors = changes.pop("num_actors", None)
     if num_actors is not None and (type(num_actors) is not int or num_actors < 1):
         raise ConfigError(f"found num_actors={num_actors}, expected a whole number from 1 on")
-    encoder = known[name].parse(_nested(changes))
+    encoder = known[name].parse(nested(changes))
     with connected():
         from cineray.datasets.features import on_ray
 
@@ -79,9 +77,9 @@ def train(words: list[str]) -> None:
     from cineray.cluster.watch import watched
     from cineray.core.storage import Store
 
-    changes, dry = _changes(words)
+    changes, dry = changes_of(words)
     out = changes.pop("out", None)
-    run = resolve(_first(words, "a recipe or a run.yaml"), changes)
+    run = resolve(first(words, "a recipe or a run.yaml"), changes)
     store = Store.at(str(out or f"runs/{run.name}"))
     if dry:
         print(run.dump(), end="")
@@ -109,11 +107,11 @@ def tune(words: list[str]) -> None:
     from cineray.core.storage import Store
     from cineray.training.space import SearchConfig, parse_space
 
-    changes, dry = _changes(words)
+    changes, dry = changes_of(words)
     varied = {key.removeprefix("search."): changes.pop(key) for key in list(changes) if key.startswith("search.")}
     settings = {key: changes.pop(key) for key in SearchConfig.model_fields if key in changes}
     out = changes.pop("out", None)
-    run = resolve(_first(words, "a recipe or a run.yaml"), changes)
+    run = resolve(first(words, "a recipe or a run.yaml"), changes)
     how = SearchConfig.parse(settings)
     space = parse_space(varied, run, how)
     store = Store.at(str(out or f"runs/{run.name}-search"))
@@ -135,14 +133,21 @@ def evaluate(words: list[str]) -> None:
     """Predict, score and draw a split of a run: ``eval RUN_DIR [split=test] [beside=[RUN_DIR,…]]``.
 
     ``beside`` names evaluated runs of the same kind with other amounts of data: the page shows score against minutes.
+    A folder of `cineray reconstruct` is scored as videos, through the networks that are named, and gets a gallery:
+    ``eval FOLDER [networks.clip.name=trained networks.clip.folder=…] [metrics=[ssim,epe]] [paper=neuroclips] …``.
     """
+    from cineray.core.storage import Store
+    from cineray.serving.jobs import SETTINGS
     from cineray.training.evaluate import evaluate as score
     from cineray.training.evaluate import format_table
     from cineray.training.predict import predict
     from cineray.training.report import report
 
-    run_dir = _first(words, "a run folder")
-    settings = _settings(words, split="test", beside=())
+    run_dir = first(words, "a run folder")
+    if Store.at(run_dir).exists(SETTINGS):
+        _evaluate_videos(run_dir, parse_overrides(words[1:]))
+        return
+    settings = settings_of(words, split="test", beside=())
     split, beside = str(settings["split"]), settings["beside"]
     predict(run_dir, split)
     print(format_table(score(run_dir, split)))
@@ -157,7 +162,17 @@ def reconstruct(words: list[str]) -> None:
     """
     from cineray.cluster.reconstruction import reconstruct_all
 
-    reconstruct_all(_first(words, "a pipeline's YAML, or a folder reconstructed into"), parse_overrides(words[1:]))
+    reconstruct_all(first(words, "a pipeline's YAML, or a folder reconstructed into"), parse_overrides(words[1:]))
+
+
+def _evaluate_videos(folder: str, changes: dict[str, Any]) -> None:
+    from cineray.training.evaluate_video import EvaluateVideoConfig, evaluate_video, format_video_table
+    from cineray.training.video_report import video_report
+
+    split = str(changes.pop("split", "test"))
+    config = EvaluateVideoConfig.parse(nested(changes))
+    print(format_video_table(evaluate_video(folder, split, config)))
+    print(video_report(folder, split))
 
 
 def serve(words: list[str]) -> None:
@@ -165,8 +180,8 @@ def serve(words: list[str]) -> None:
     from cineray.serving.app import serve_run
     from cineray.serving.keys import find_key
 
-    settings = _settings(words, port=8000, host="127.0.0.1")
-    run_dir, port = _first(words, "a run folder"), settings["port"]
+    settings = settings_of(words, port=8000, host="127.0.0.1")
+    run_dir, port = first(words, "a run folder"), settings["port"]
     if not isinstance(port, int) or not 0 < port < 65536:
         raise ConfigError(f"found port '{port}', expected a number from 1 to 65535")
     serve_run(run_dir, key=find_key(None), host=str(settings["host"]), port=port)
@@ -176,7 +191,7 @@ def demo(words: list[str]) -> None:
     """The whole way on made data, a few minutes on two cores: ``demo [out=runs/demo]``."""
     from cineray.cluster.demo import demonstrate
 
-    demonstrate(str(_settings(["", *words], out="runs/demo")["out"]))
+    demonstrate(str(settings_of(["", *words], out="runs/demo")["out"]))
 
 
 def doctor(words: list[str]) -> None:
@@ -185,7 +200,7 @@ def doctor(words: list[str]) -> None:
     from cineray.cluster.doctor import doctor as examine
     from cineray.core.records import progress
 
-    settings = _settings(["", *words], where=None, dataset=None, ray=True, json=False)
+    settings = settings_of(["", *words], where=None, dataset=None, ray=True, json=False)
     findings = examine(settings["where"], settings["dataset"], bool(settings["ray"]), progress=progress)
     if settings["json"]:
         print(as_json(findings))
@@ -200,7 +215,7 @@ def models(words: list[str]) -> None:
     from cineray.cluster.models import listing, pull, show, verify
     from cineray.core.pretrained import parts_folder
 
-    what, names, root = _first(words, "what to do", {"list": 0, "pull": 0, "verify": 0}), words[1:], parts_folder()
+    what, names, root = first(words, "what to do", {"list": 0, "pull": 0, "verify": 0}), words[1:], parts_folder()
     if what == "list":
         show(listing(root))
     elif what == "pull":
@@ -259,38 +274,6 @@ def main() -> None:
 
 def _summary(verb: Callable[[list[str]], None]) -> str:
     return (inspect.getdoc(verb) or "").partition("\n")[0]
-
-
-def _first(words: list[str], what: str, known: Mapping[str, object] | None = None) -> str:
-    if not words or re.match(r"[\w.]+=", words[0]) or (known is not None and words[0] not in known):
-        choices = f" ({', '.join(known)})" if known else ""
-        raise ConfigError(f"found '{words[0] if words else 'nothing'}', expected {what}{choices}")
-    return words[0]
-
-
-def _changes(words: list[str]) -> tuple[dict[str, Any], bool]:
-    """Overrides after the first word, and whether only to show what would be done."""
-    return parse_overrides([word for word in words[1:] if word != DRY_RUN]), DRY_RUN in words
-
-
-def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"part.folder": x}`` to ``{"part": {"folder": x}}``."""
-    found: dict[str, Any] = {}
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        inner = found
-        for name in path:
-            inner = inner.setdefault(name, {})
-        inner[last] = value
-    return found
-
-
-def _settings(words: list[str], **defaults: Any) -> dict[str, Any]:
-    """The verb's own settings after the first word."""
-    changes = parse_overrides(words[1:])
-    if unknown := [key for key in changes if key not in defaults]:
-        raise ConfigError(f"found setting '{unknown[0]}', expected one of {', '.join(defaults)}")
-    return defaults | changes
 
 
 if __name__ == "__main__":
