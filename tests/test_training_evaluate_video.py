@@ -1,15 +1,20 @@
 """Reconstructions scored: values by plain loops over the files, nulls and baselines that know nothing, paired tests."""
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
+from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
+from cineray.datasets.ingest import ingest
+from cineray.datasets.schema import TensorSpec
+from cineray.datasets.sources.base import Recording, Stimulus
 from cineray.training.backbones import FramewiseConfig
 from cineray.training.backbones.trained import ClassifierConfig, TrainedConfig, train_classifier
 from cineray.training.evaluate_video import (
@@ -19,8 +24,10 @@ from cineray.training.evaluate_video import (
     format_video_table,
     read_evaluation,
 )
+from cineray.training.pictures.pixcorr import pixcorr
 from cineray.training.pictures.resize import FrameRule, resized
-from cineray.training.reconstructions import Reconstructions
+from cineray.training.reconstructions import Origin, Reconstruction, Reconstructions
+from cineray.training.run import Run
 from cineray.training.video_clips import Truths, wrong_clips
 from video_run import reconstruct, synthetic_films
 
@@ -208,6 +215,57 @@ def test_wrong_clips_are_far_away_and_of_another_scene(films):
     with pytest.raises(DataError, match="no wrong clip 10 s"):
         wrong_clips(near, np.arange(4), 10.0, np.random.default_rng(0))
     assert Truths.read(dataset, ids, FrameRule()).blocks(10)[:8] == [("test", 0)] * 6 + [("test", 1)] * 2
+
+
+class Pictures(Config):
+    """Sixteen pictures, each its own film, seen twice by one person."""
+
+    name: Literal["pictures"] = "pictures"
+
+    def targets(self) -> dict[str, TensorSpec]:
+        return {"frames": TensorSpec("uint8", (1, 16, 16, 3), "frames height width channels", "sRGB")}
+
+    def stimuli(self) -> Iterator[Stimulus]:
+        for k in range(16):
+            shade = np.random.default_rng(k).integers(0, 256, (1, 4, 4, 3), np.uint8)
+            yield Stimulus(f"p{k}", f"p{k}", 0.0, 2.0, f"p{k}", targets={"frames": shade.repeat(4, 1).repeat(4, 2)})
+
+    def recordings(self) -> Iterator[Recording]:
+        runs = (("learn", range(8)), ("one", range(8, 16)), ("two", range(8, 16)))
+        for number, (run, shown) in enumerate(runs):
+            brain = np.random.default_rng(number).standard_normal((8, 12)).astype(np.float16)
+            ids: list[str | None] = [f"p{k}" for k in shown]
+            yield Recording("sub-1", run, int(run == "two"), 2.0, brain, np.arange(0, 16, 2.0), ids, np.zeros(8))
+
+    def notes(self) -> dict[str, object]:
+        return {}
+
+
+def test_pictures_have_no_motion_and_repeats_are_averaged(tmp_path):
+    ingest(Pictures(), tmp_path / "data")
+    dataset, store = Dataset.open(tmp_path / "data"), Store.at(tmp_path / "run")
+    split = {"train": {"runs": ["learn"]}, "test": {"runs": ["one", "two"]}}
+    store.put(
+        "run.yaml", Run.parse({"name": "p", "view": {"dataset": dataset.store.url, "split": split}}).dump().encode()
+    )
+    origin = Origin(settings="s", data=dataset.fingerprint, dataset=dataset.store.url)
+    folder, truth = Reconstructions.begin(store, "test", origin), dataset.gather_stimuli("frames", np.arange(16))
+    expected = []
+    for example in range(16):
+        k, rng = 8 + example % 8, np.random.default_rng(example)
+        video = np.clip(truth[k] + rng.normal(0, 40, truth[k].shape), 0, 255).astype(np.uint8)
+        folder.write(Reconstruction(example, "sub-1", "one", f"p{k}", video, 1.0, 0))
+        expected.append(pixcorr(resized(video, 425), resized(truth[k], 425)))
+    folder.finish()
+    config = EvaluateVideoConfig(metrics=("pixcorr", "epe", "caption_rouge1"), num_bootstrap=50)
+    found = evaluate_video(store.url, "test", config)
+    line = found["metrics"]["pixcorr"]
+    assert line["value"] == pytest.approx(np.mean(expected))
+    assert found["values"]["pixcorr"][0] == pytest.approx(np.reshape(expected, (2, 8)).mean(0))
+    assert set(line["baselines"]) == {"mean_training_frame", "flat_grey"}
+    assert line["null"] < 0.3 < line["low"]
+    assert found["absent"] == {"epe": "pictures do not move", "caption_rouge1": "captions are missing on one side"}
+    assert len({tuple(block) for block in found["blocks"]}) == 8
 
 
 def test_a_papers_table_takes_its_frames_and_names():
