@@ -228,13 +228,15 @@ class Pictures(Config):
     def stimuli(self) -> Iterator[Stimulus]:
         for k in range(16):
             shade = np.random.default_rng(k).integers(0, 256, (1, 4, 4, 3), np.uint8)
-            yield Stimulus(f"p{k}", f"p{k}", 0.0, 2.0, f"p{k}", targets={"frames": shade.repeat(4, 1).repeat(4, 2)})
+            yield Stimulus(
+                f"p{k:02d}", f"p{k:02d}", 0.0, 2.0, f"p{k:02d}", targets={"frames": shade.repeat(4, 1).repeat(4, 2)}
+            )
 
     def recordings(self) -> Iterator[Recording]:
         runs = (("learn", range(8)), ("one", range(8, 16)), ("two", range(8, 16)))
         for number, (run, shown) in enumerate(runs):
             brain = np.random.default_rng(number).standard_normal((8, 12)).astype(np.float16)
-            ids: list[str | None] = [f"p{k}" for k in shown]
+            ids: list[str | None] = [f"p{k:02d}" for k in shown]
             yield Recording("sub-1", run, int(run == "two"), 2.0, brain, np.arange(0, 16, 2.0), ids, np.zeros(8))
 
     def notes(self) -> dict[str, object]:
@@ -254,7 +256,7 @@ def test_pictures_have_no_motion_and_repeats_are_averaged(tmp_path):
     for example in range(16):
         k, rng = 8 + example % 8, np.random.default_rng(example)
         video = np.clip(truth[k] + rng.normal(0, 40, truth[k].shape), 0, 255).astype(np.uint8)
-        folder.write(Reconstruction(example, "sub-1", "one", f"p{k}", video, 1.0, 0))
+        folder.write(Reconstruction(example, "sub-1", "one", f"p{k:02d}", video, 1.0, 0))
         expected.append(pixcorr(resized(video, 425), resized(truth[k], 425)))
     folder.finish()
     config = EvaluateVideoConfig(metrics=("pixcorr", "epe", "caption_rouge1"), num_bootstrap=50)
