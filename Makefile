@@ -9,7 +9,7 @@ export DS_ACCELERATOR ?= cpu
 
 DEMO ?= runs/demo
 
-.PHONY: install demo test check faults results-song results-synthetic results-miyawaki bench-stream bench-features bench-gpu
+.PHONY: install demo test check faults results-song results-synthetic results-miyawaki results-video bench-stream bench-features bench-gpu
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ results-synthetic: install
 
 results-miyawaki: install
 	$(BIN)/python -m benchmarks.results_miyawaki
+
+results-video: install
+	$(BIN)/pip install -q -c constraints.txt ai-edge-litert
+	$(BIN)/python -m benchmarks.results_video
 
 bench-stream: install
 	$(BIN)/python -m benchmarks.bench_stream

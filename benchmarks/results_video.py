@@ -1,0 +1,94 @@
+"""Videos out of synthetic brains that watched real clips: the whole pipeline beside what knows less.
+
+    make results-video        or        python -m benchmarks.results_video [--seeds "0 1 2"] [--data FOLDER]
+
+Everything is made the way users make it: films and brains are ingested, features computed, two reconstructors trained
+(checkpoints chosen on the validation film), the test film is reconstructed and scored once. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results_video_report import write_page
+from benchmarks.results_video_runs import KINDS, Plan, Seed
+
+from cineray.core.records import progress
+from cineray.core.storage import Store
+from cineray.training.backbones.tflite import TFLiteConfig
+from cineray.training.evaluate_video import EvaluateVideoConfig, compare_videos, evaluate_video
+from cineray.training.video_report import video_report
+
+__all__ = ["results"]
+
+METRICS = ("nway_frame@2", "nway_frame@10", "clip_sim", "retrieve_image", "retrieve_image@10", "ssim", "psnr", "epe")
+PAIRS = (("full", "shuffled"), ("full", "mean_frame"), ("full", "no_keyframe"), ("full", "no_blurry"))
+
+
+def results(plan: Plan) -> dict[str, Any]:
+    """Do what is left of the plan and compute its figures."""
+    began = time.monotonic()
+    weights = f"{plan.data}/weights_mobilenet_tflite"
+    judge = EvaluateVideoConfig(
+        metrics=METRICS,
+        networks={
+            "frame_classifier": TFLiteConfig(file=f"{weights}/mobilenet_v2_1.0_224_quant.tflite"),
+            "clip": TFLiteConfig(
+                file=f"{weights}/mobilenet_v1_1.0_224_quant_embedding_extractor.tflite", output="embedding"
+            ),
+        },
+    )
+    seeds = [Seed(plan, seed) for seed in plan.seeds]
+    tables: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for seed in progress(seeds, "seeds"):
+        if not Store.at(seed.folder("mean_frame")).exists("reconstructions/test/index.json"):
+            seed.make_data()
+            seed.fit()
+            seed.make_videos()
+        for kind in KINDS:
+            tables[kind].append(evaluate_video(seed.folder(kind), "test", judge)["metrics"])
+    folders = {kind: [seed.folder(kind) for seed in seeds] for kind in KINDS}
+    differences = {
+        f"{a} - {b}": {
+            name: [d.value, d.low, d.high] for name, d in compare_videos(folders[a], folders[b], "test").items()
+        }
+        for a, b in PAIRS
+    }
+    print(f"gallery of the first seed: {video_report(folders['full'][0], 'test')}")
+    return {
+        "values": {kind: {m: [t[m]["value"] for t in found] for m in found[0]} for kind, found in tables.items()},
+        "null": {m: [t[m]["null"] for t in tables["full"]] for m in tables["full"][0]},
+        "chance": {m: line["chance"] for m, line in tables["full"][0].items()},
+        "baselines": {m: line["baselines"] for m, line in tables["full"][0].items()},
+        "higher_is_better": {m: line["higher_is_better"] for m, line in tables["full"][0].items()},
+        "num_clips": tables["full"][0]["ssim"]["num_clips"],
+        "num_subjects": plan.num_subjects,
+        "differences": differences,
+        "seeds": list(plan.seeds),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def main() -> None:
+    """Run the plan, write the page, print the line."""
+    parser = argparse.ArgumentParser(prog="results_video")
+    parser.add_argument("--seeds", default=os.environ.get("SEEDS", "0 1 2"), help="numbers between blanks")
+    parser.add_argument("--data", default=os.environ.get("CINERAY_DATA"), help="folder of clips and weights")
+    parser.add_argument("--out", default="runs/results-video", help="folder of data and runs")
+    parser.add_argument("--page", default="docs/results/video.md", help="page to write")
+    given = parser.parse_args()
+    if not given.data or not Path(given.data, "videos_intel_ccby4").is_dir():
+        raise SystemExit(
+            f"found no videos_intel_ccby4 in '{given.data}', expected the folder of real clips; set CINERAY_DATA"
+        )
+    plan = Plan(data=given.data, out=given.out, seeds=tuple(int(seed) for seed in given.seeds.split()))
+    found = results(plan)
+    write_page(Path(given.page), plan, found)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

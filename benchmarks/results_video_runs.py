@@ -1,0 +1,200 @@
+"""The runs behind `benchmarks.results_video`: brains of a seed, two reconstructors, and every kind of video."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cineray.core.config import Config
+from cineray.core.pretrained import Part
+from cineray.core.storage import Store
+from cineray.datasets.dataset import Dataset
+from cineray.datasets.encoders.gradients import GradientsConfig
+from cineray.datasets.encoders.taef2 import Taef2Config
+from cineray.datasets.extraction import extract
+from cineray.datasets.ingest import ingest
+from cineray.datasets.manifest import MANIFEST_KEY
+from cineray.datasets.sources.watched import WatchedConfig
+from cineray.datasets.split import Selection, SplitConfig
+from cineray.datasets.view import ViewConfig, Window
+from cineray.serving.generators.codecs import Taef2CodecConfig
+from cineray.serving.jobs import Job
+from cineray.serving.library import Library
+from cineray.serving.outputs import OutputConfig
+from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig
+from cineray.training.feed import open_feed
+from cineray.training.loop import train
+from cineray.training.losses import BiMixCoConfig, InfoNCEConfig, MSEConfig, SoftCLIPConfig
+from cineray.training.models.perception import PerceptionConfig
+from cineray.training.models.semantic import SemanticConfig
+from cineray.training.optim import OptimConfig
+from cineray.training.reconstructions import Origin, Reconstruction, Reconstructions
+from cineray.training.run import EvaluationConfig, Run
+from cineray.training.world import World
+
+__all__ = ["KINDS", "Plan", "Seed"]
+
+TOKENS, LATENTS = "tokens", "latents"
+SPLIT = SplitConfig(
+    train=Selection(films=("train",)), val=Selection(films=("val",)), test=Selection(films=("test",)), gap_s=0
+)
+"""The source itself leaves a twentieth of every file between two films."""
+WINDOW = Window(first=-1, last=6)
+"""Scans of 2 s around the one that carries a clip's response."""
+KINDS = ("full", "shuffled", "mean_frame", "no_keyframe", "no_blurry")
+"""Whole pipeline; the same videos beside wrong clips; one picture for all; without one of the two streams."""
+
+
+class Plan(Config):
+    """How much of everything."""
+
+    data: str
+    """Folder with ``videos_intel_ccby4`` and ``weights_taef2``."""
+    out: str = "runs/results-video"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    num_subjects: int = 3
+    train_repeats: int = 4
+    test_repeats: int = 4
+    epochs: int = 20
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One repetition: brains, weights and order of clips of its own."""
+
+    plan: Plan
+    seed: int
+
+    @property
+    def source(self) -> WatchedConfig:
+        """Synthetic brains before real clips."""
+        return WatchedConfig(
+            folder=f"{self.plan.data}/videos_intel_ccby4",
+            num_subjects=self.plan.num_subjects,
+            train_repeats=self.plan.train_repeats,
+            test_repeats=self.plan.test_repeats,
+            seed=self.seed,
+        )
+
+    def folder(self, name: str) -> str:
+        """Of the data set, of a run, or of a kind of video."""
+        return str(Path(self.plan.out) / f"seed-{self.seed}" / name)
+
+    def make_data(self) -> None:
+        """Clips, brains and what is learned from brains: tokens of outlines and colours, latents of all frames."""
+        data = self.folder("data")
+        if not Store.at(data).exists(MANIFEST_KEY):
+            ingest(self.source, data)
+        extract(data, GradientsConfig(target=TOKENS))
+        extract(data, Taef2Config(target=LATENTS, part=self._taef2))
+
+    def fit(self) -> None:
+        """Both reconstructors."""
+        torch.set_num_threads(1)
+        for run in (self._semantic(), self._perception()):
+            store = Store.at(self.folder(run.name))
+            store.put("run.yaml", run.dump().encode())
+            train(run, World(), lambda normaliser, run=run: open_feed(run, normaliser), store)
+
+    def make_videos(self) -> None:
+        """Every kind, of the test split."""
+        self._reconstruct("full")
+        self._reconstruct("no_keyframe", use_keyframe=False)
+        self._reconstruct("no_blurry", use_blurry=False)
+        full = Reconstructions.open(Store.at(self.folder("full")), "test")
+        clips = [full.read(entry.example) for entry in full.entries]
+        self._write("shuffled", full, self._shuffled(clips))
+        picture = self._mean_frame()
+        self._write(
+            "mean_frame", full, (replace(c, video=np.repeat(picture[None], len(c.video), axis=0)) for c in clips)
+        )
+
+    @property
+    def _taef2(self) -> Part:
+        return Part(folder=f"{self.plan.data}/weights_taef2")
+
+    def _view(self, target: str, *, raw: bool) -> ViewConfig:
+        return ViewConfig(
+            dataset=self.folder("data"),
+            window=WINDOW,
+            targets=(target,),
+            raw_targets=(target,) if raw else (),
+            split=SPLIT,
+        )
+
+    def _semantic(self) -> Run:
+        return Run(
+            name="semantic",
+            seed=self.seed,
+            view=self._view(TOKENS, raw=False),
+            model=SemanticConfig(
+                target=TOKENS, read_in="scan", dim=96, mixer="residual-mlp", depth=1, dropout=0.3, head_dropout=0.3
+            ),
+            losses=(
+                BiMixCoConfig(target=TOKENS, temperature=0.07, phase=(0, 0.33)),
+                SoftCLIPConfig(target=TOKENS, temperature=0.07, phase=(0.33, 1)),
+                MSEConfig(target=TOKENS, weight=3.0),
+            ),
+            optim=OptimConfig(lr=2e-3, epochs=self.plan.epochs, batch_size=64),
+            evaluation=EvaluationConfig(clip_s=2.0),
+        )
+
+    def _perception(self) -> Run:
+        return Run(
+            name="perception",
+            seed=self.seed,
+            view=self._view(LATENTS, raw=False),
+            model=PerceptionConfig(
+                target=LATENTS, read_in="scan", dim=64, hidden=256, channels=32, widths=(32, 64), map_dropout=0.1
+            ),
+            losses=(MSEConfig(target=LATENTS), InfoNCEConfig(target=LATENTS, temperature=0.07)),
+            optim=OptimConfig(lr=2e-3, epochs=self.plan.epochs, batch_size=64),
+            evaluation=EvaluationConfig(clip_s=2.0),
+        )
+
+    def _reconstruct(self, kind: str, **changes: bool) -> None:
+        config = VideoPipelineConfig(
+            name=kind,
+            semantic=OutputConfig(run_dir=self.folder("semantic"), target=TOKENS),
+            perception=OutputConfig(run_dir=self.folder("perception"), target=LATENTS),
+            codec=Taef2CodecConfig(part=self._taef2),
+            seed=self.seed,
+            **changes,
+        )
+        job = Job.of_split(config, self.folder(kind), "test")
+        pieces = job.begin()
+        if pieces:
+            for _ in job.run(VideoPipeline.open(config), pieces):
+                pass
+        job.finish()
+
+    def _shuffled(self, clips: list[Reconstruction]) -> Iterator[Reconstruction]:
+        """Each clip with the video that was made of another file's clip: the same videos, no knowledge of the clip."""
+        rng = np.random.default_rng(self.seed)
+        for subject in sorted({clip.subject for clip in clips}):
+            own = [clip for clip in clips if clip.subject == subject]
+            files = np.array([_file(clip) for clip in own])
+            for clip, file in zip(own, files, strict=True):
+                other = own[int(rng.choice(np.flatnonzero(files != file)))]
+                yield replace(clip, video=other.video, keyframe=other.keyframe, blurry=other.blurry)
+
+    def _mean_frame(self) -> NDArray[np.uint8]:
+        """(height, width, 3) over all frames of training."""
+        dataset = Dataset.open(self.folder("data"))
+        library = Library.of(dataset, self._view(TOKENS, raw=False), TOKENS, "frames")
+        return np.rint(np.mean([library.frames(row).mean(0) for row in library.rows.tolist()], axis=0)).astype(np.uint8)
+
+    def _write(self, kind: str, full: Reconstructions, clips: Iterator[Reconstruction]) -> None:
+        origin = Origin.parse(full.origin.model_dump() | {"settings": f"{full.origin.settings}-{kind}"})
+        folder = Reconstructions.begin(Store.at(self.folder(kind)), "test", origin)
+        for clip in clips:
+            folder.write(clip)
+        folder.finish()
+
+
+def _file(clip: Reconstruction) -> str:
+    """The file a stimulus was cut from: its name up to the clip's number."""
+    return clip.stimulus_id.rpartition("-")[0]
