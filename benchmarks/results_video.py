@@ -31,17 +31,7 @@ PAIRS = (("full", "shuffled"), ("full", "mean_frame"), ("full", "no_keyframe"), 
 def results(plan: Plan) -> dict[str, Any]:
     """Do what is left of the plan and compute its figures."""
     began = time.monotonic()
-    weights = f"{plan.data}/weights_mobilenet_tflite"
-    judge = EvaluateVideoConfig(
-        metrics=METRICS,
-        networks={
-            "frame_classifier": TFLiteConfig(file=f"{weights}/mobilenet_v2_1.0_224_quant.tflite"),
-            "clip": TFLiteConfig(
-                file=f"{weights}/mobilenet_v1_1.0_224_quant_embedding_extractor.tflite", output="embedding"
-            ),
-        },
-    )
-    seeds = [Seed(plan, seed) for seed in plan.seeds]
+    judge, seeds = _judge(plan), [Seed(plan, seed) for seed in plan.seeds]
     tables: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for seed in progress(seeds, "seeds"):
         if not Store.at(seed.folder("mean_frame")).exists("reconstructions/test/index.json"):
@@ -70,6 +60,16 @@ def results(plan: Plan) -> dict[str, Any]:
         "seeds": list(plan.seeds),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _judge(plan: Plan) -> EvaluateVideoConfig:
+    """Two small networks that know nothing of these films."""
+    weights = f"{plan.data}/weights_mobilenet_tflite"
+    embedding = TFLiteConfig(
+        file=f"{weights}/mobilenet_v1_1.0_224_quant_embedding_extractor.tflite", output="embedding"
+    )
+    classifier = TFLiteConfig(file=f"{weights}/mobilenet_v2_1.0_224_quant.tflite")
+    return EvaluateVideoConfig(metrics=METRICS, networks={"frame_classifier": classifier, "clip": embedding})
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class Plan(Config):
     num_subjects: int = 3
     train_repeats: int = 4
     test_repeats: int = 4
-    epochs: int = 20
+    epochs: int = 15
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Seed:
             seed=self.seed,
             view=self._view(LATENTS, raw=False),
             model=PerceptionConfig(
-                target=LATENTS, read_in="scan", dim=64, hidden=256, channels=32, widths=(32, 64), map_dropout=0.1
+                target=LATENTS, read_in="scan", dim=64, hidden=256, channels=16, widths=(16, 32), map_dropout=0.1
             ),
             losses=(MSEConfig(target=LATENTS), InfoNCEConfig(target=LATENTS, temperature=0.07)),
             optim=OptimConfig(lr=2e-3, epochs=self.plan.epochs, batch_size=64),
