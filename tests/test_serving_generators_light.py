@@ -11,7 +11,7 @@ from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.split import make_split
 from cineray.serving.generators.base import Condition
-from cineray.serving.generators.blend import blend, placed, resized, shifts
+from cineray.serving.generators.blend import blend, placed, places, resized
 from cineray.serving.generators.codecs import PoolCodecConfig
 from cineray.serving.generators.latent_diffusion import LatentDiffusionConfig
 from cineray.serving.generators.nearest import NearestConfig
@@ -119,22 +119,42 @@ def test_a_picture_follows_a_blurry_video():
     sharp = a_square().astype(np.float32)
     moving = np.stack([a_square(top=y, left=x, colour=(200, 90, 90), ground=60) for y, x in path])
     blurry = ndimage.gaussian_filter(moving.astype(np.float32), (0, 3, 3, 0))
-    expected = np.array(path) - 12
-    assert np.abs(shifts(sharp, blurry, 2.0) - expected).max() <= 1
+    likely = places(sharp, blurry, 2.0, 0.001)
+    assert likely.shape == (5, 64, 64)
+    np.testing.assert_allclose(likely.sum((1, 2)), 1, atol=1e-5)
+    best = np.stack(np.divmod(likely.reshape(5, -1).argmax(1), 64), 1)
+    assert np.abs((best + 32) % 64 - 32 - (np.array(path) - 12)).max() <= 1
 
 
-def test_moved_pictures_by_a_loop():
+def test_a_fainter_video_spreads_the_picture():
+    """Entropy of the places; a flat video or picture tells nothing at all."""
+    sharp = a_square().astype(np.float32)
+    ground = np.full_like(sharp, 30.0)
+    entropy = []
+    for share in (1.0, 0.3, 0.1, 0.0):
+        likely = places(sharp, (ground + share * (sharp - ground))[None], 2.0, 0.01)
+        entropy.append(-(likely * np.log(likely + 1e-30)).sum())
+    assert entropy == sorted(entropy)
+    assert entropy[-1] == pytest.approx(np.log(64 * 64), rel=1e-3)
+    assert entropy[0] < 3
+    flat = places(ground, sharp[None], 2.0, 0.01)
+    np.testing.assert_allclose(flat, 1 / 64**2, rtol=1e-3)
+
+
+def test_placed_pictures_by_a_loop():
     rng = np.random.default_rng(0)
-    picture = rng.random((5, 7, 3)).astype(np.float32)
-    moves = np.array([[0, 0], [2, -3], [-4, 1], [9, 9]])
-    beyond = rng.random((4, 5, 7, 3)).astype(np.float32)
-    found = placed(picture, moves, beyond)
-    for frame, rest, (down, right) in zip(found, beyond, moves, strict=True):
-        for y in range(5):
-            for x in range(7):
-                inside = 0 <= y - down < 5 and 0 <= x - right < 7
-                source = picture[y - down, x - right] if inside else rest[y, x]
-                assert np.array_equal(frame[y, x], source)
+    picture, beyond = rng.random((5, 7, 3)), rng.random((3, 5, 7, 3))
+    moves = [[(0, 0, 1.0)], [(2, -3, 0.5), (-4, 1, 0.5)], [(1, 1, 0.2), (-1, 6, 0.3), (4, -6, 0.5)]]
+    likely = np.zeros((3, 10, 14), np.float32)
+    expected = np.zeros_like(beyond)
+    for frame, here in enumerate(moves):
+        for down, right, share in here:
+            likely[frame, down % 10, right % 14] = share
+            for y in range(5):
+                for x in range(7):
+                    inside = 0 <= y - down < 5 and 0 <= x - right < 7
+                    expected[frame, y, x] += share * (picture[y - down, x - right] if inside else beyond[frame, y, x])
+    np.testing.assert_allclose(placed(picture.astype(np.float32), likely, beyond), expected, atol=1e-5)
 
 
 def test_low_frequencies_come_from_the_video_and_high_ones_from_the_picture():
@@ -144,14 +164,14 @@ def test_low_frequencies_come_from_the_video_and_high_ones_from_the_picture():
     stripes = np.where(x // 2 % 2, 15, -15)
     picture = (75 + stripes + hill).astype(np.uint8)
     video = np.broadcast_to(60 + 0.5 * y + hill, (3, 64, 64, 3)).astype(np.float32)
-    made = blend(picture, video, 0.1).astype(float)
+    made = blend(picture, video, 0.1, 0.001).astype(float)
     inner = slice(16, 48)
     low = ndimage.gaussian_filter(made, (0, 6.4, 6.4, 0), mode="nearest")[:, inner, inner]
     wanted = ndimage.gaussian_filter(video, (0, 6.4, 6.4, 0), mode="nearest")[:, inner, inner]
     assert np.abs(low - wanted).max() < 4
     high = (made - video)[:, inner, inner].reshape(-1)
     grating = np.broadcast_to(stripes, made.shape)[:, inner, inner].reshape(-1)
-    assert np.corrcoef(high, grating)[0, 1] > 0.9
+    assert np.corrcoef(high, grating)[0, 1] > 0.8
 
 
 def test_videos_have_the_clips_shape_and_obey_each_part(library, generator):

@@ -4,52 +4,64 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import softmax
 
-__all__ = ["blend", "placed", "resized", "shifts"]
+__all__ = ["blend", "placed", "places", "resized"]
 
 Pixels = NDArray[np.float32]
 
+SMOOTH_FRAMES = 1.0
+"""Standard deviation, in frames, over which matches are smoothed."""
 
-def blend(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float) -> NDArray[np.uint8]:
+EMPTY = 1e-6
+"""A picture with less contrast than this stands everywhere alike."""
+
+
+def blend(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float, doubt: float) -> NDArray[np.uint8]:
     """The picture moved along a blurry video, with the video's low frequencies (Burt & Adelson 1983, one level).
 
     Args:
         picture: (height, width, 3).
         blurry: (frames, height, width, 3), 0 to 255.
         cutoff: standard deviation of the Gaussian that parts low from high frequencies, in frame widths.
+        doubt: see `places`; the picture stands at several places at once, each as strongly as it is likely.
     """
     sharp, sigma = picture.astype(np.float32), cutoff * picture.shape[1]
-    moved = placed(sharp, shifts(sharp, blurry, sigma), blurry)
+    moved = placed(sharp, places(sharp, blurry, sigma, doubt), _low(blurry, sigma))
     return np.rint(np.clip(moved + _low(blurry - moved, sigma), 0, 255)).astype(np.uint8)
 
 
-def shifts(picture: Pixels, video: Pixels, sigma: float) -> NDArray[np.int64]:
-    """(frames, 2) pixels down and right that bring the low frequencies of ``picture`` closest to those of each frame.
+def places(picture: Pixels, video: Pixels, sigma: float, doubt: float) -> Pixels:
+    """(frames, 2 · height, 2 · width) how likely each shift of ``picture`` is in each frame; sums to 1.
 
-    The peak of the cross-correlation over all shifts (no wrapping), summed over colours; each image without its median,
-    which is the background where something stands before one. Correlations are smoothed over neighbouring frames, for
-    things do not jump.
+    Shifts are down and right in whole pixels, negative ones from the end. How well one matches is the cross-correlation
+    of low frequencies (no wrapping), summed over colours; each image without its median, which is the background where
+    something stands before one. It is smoothed over neighbouring frames, for things do not jump. A shift whose match is
+    worse by ``doubt`` times that of the picture with itself is e times less likely: a faint or ambiguous video spreads
+    the picture out.
     """
-    height, width = picture.shape[:2]
-    still = _low(picture[None], sigma)[0]
-    still = still - np.median(still, axis=(0, 1))
-    moving = _low(video, sigma)
-    moving = moving - np.median(moving, axis=(1, 2), keepdims=True)
-    size = (2 * height, 2 * width)
-    spectrum = np.fft.rfft2(moving, size, axes=(1, 2)) * np.conj(np.fft.rfft2(still, size, axes=(0, 1)))
-    score = np.fft.irfft2(spectrum.sum(-1), size, axes=(1, 2))
-    score = ndimage.gaussian_filter1d(score, 1.0, axis=0, mode="nearest")
-    down, right = np.divmod(score.reshape(len(score), -1).argmax(1), 2 * width)
-    return np.stack([(down + height) % size[0] - height, (right + width) % size[1] - width], 1)
+    size = (2 * picture.shape[0], 2 * picture.shape[1])
+    still, moving = _low(picture[None], sigma), _low(video, sigma)
+    still, moving = (x - np.median(x, axis=(1, 2), keepdims=True) for x in (still, moving))
+    spectrum = np.fft.rfft2(moving, size, axes=(1, 2)) * np.conj(np.fft.rfft2(still, size, axes=(1, 2)))
+    match = ndimage.gaussian_filter1d(
+        np.fft.irfft2(spectrum.sum(-1), size, axes=(1, 2)), SMOOTH_FRAMES, axis=0, mode="nearest"
+    )
+    logit = match / max(doubt * float(np.square(still).sum()), EMPTY)
+    return softmax(logit, axis=(1, 2)).astype(np.float32)
 
 
-def placed(picture: Pixels, moves: NDArray[np.int64], beyond: Pixels) -> Pixels:
-    """(frames, height, width, 3): the picture moved by whole pixels; ``beyond``, likewise, where it does not reach."""
+def placed(picture: Pixels, places: Pixels, beyond: Pixels) -> Pixels:
+    """(frames, height, width, 3): the mean of the picture over its ``places``; ``beyond`` where it does not reach."""
     height, width = picture.shape[:2]
-    rows, columns = np.arange(height) - moves[:, :1], np.arange(width) - moves[:, 1:]
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    moved = picture[rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :]]
-    return np.where(inside[..., None], moved, beyond)
+    spectrum = np.fft.rfft2(places, axes=(1, 2))[..., None]
+
+    def mean(x: Pixels) -> Pixels:
+        moved = np.fft.irfft2(spectrum * np.fft.rfft2(x, places.shape[1:], axes=(0, 1)), places.shape[1:], axes=(1, 2))
+        return moved[:, :height, :width].astype(np.float32)
+
+    covered = mean(np.ones_like(picture[..., :1]))
+    return (mean(picture) + (1 - covered) * beyond).astype(np.float32)
 
 
 def resized(video: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

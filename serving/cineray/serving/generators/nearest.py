@@ -28,8 +28,11 @@ class NearestConfig(Config):
     """Settings of the nearest-neighbour generator; the default where no weights are given."""
 
     name: Literal["nearest"] = "nearest"
-    cutoff: float = Field(default=0.1, gt=0)
+    cutoff: float = Field(default=0.15, gt=0)
     """Standard deviation, in frame widths, of the Gaussian below whose frequencies the blurry video decides."""
+    doubt: float = Field(default=0.004, gt=0)
+    """How readily the picture is spread over several places where the blurry video is faint
+    (`cineray.serving.generators.blend.places`); towards 0 it stands at the likeliest alone."""
 
     def build(self, *, library: Library) -> "NearestGenerator":
         """Make the generator over these training clips."""
@@ -73,4 +76,4 @@ class NearestGenerator:
         if condition.blurry is None:
             return np.repeat(picture[None], frames, axis=0)
         blurry = in_step(torch.from_numpy(resized(condition.blurry, height, width)).float(), frames).numpy()
-        return blend(picture, blurry, self.config.cutoff)
+        return blend(picture, blurry, self.config.cutoff, self.config.doubt)
