@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -39,6 +40,8 @@ IN_MEMORY = 512
 """Clips that the bare encoder goes through."""
 NUM_ACTORS = 2
 POLL_S = 0.02
+ACTOR = "ray::MapWorker"
+"""What Ray calls the processes of its actor pools."""
 KILLS = 3
 KILL_CLIPS = 24 * 256
 WATCHED_S = 0.1
@@ -46,22 +49,33 @@ WATCHED_S = 0.1
 MEMORY_CLIPS = (512, 4096)
 
 
+class Bare:
+    """The encoder alone, in a Ray actor as the job's is; the batches are in its memory, and nothing is kept of what
+    comes out."""
+
+    def __init__(self, dataset: Dataset, settings: EncoderSettings) -> None:
+        torch.set_num_threads(1)
+        self._encoder = settings.build("cpu")
+        starts = range(0, IN_MEMORY, BATCH_ROWS)
+        self._batches = [dataset.gather_stimuli("frames", np.arange(first, first + BATCH_ROWS)) for first in starts]
+        self.run(1)
+
+    def run(self, num_batches: int | None = None) -> Work:
+        """Encode what is in memory; its own CPU time."""
+        captions = [""] * BATCH_ROWS
+        cpu_s, wall_s = time.process_time(), time.perf_counter()
+        for batch in self._batches[:num_batches]:
+            self._encoder.encode(batch, captions)
+        return Work(IN_MEMORY, time.perf_counter() - wall_s, time.process_time() - cpu_s)
+
+
 def encoder_only(dataset: Dataset, settings: EncoderSettings) -> Callable[[], Work]:
-    """The same batches, held in memory beforehand; nothing is kept of what comes out, and Ray's processes, idle below
-    this one, are not counted."""
-    encoder = settings.build("cpu")
-    batches = [
-        dataset.gather_stimuli("frames", np.arange(first, first + BATCH_ROWS))
-        for first in range(0, IN_MEMORY, BATCH_ROWS)
-    ]
-    captions = [""] * BATCH_ROWS
-    encoder.encode(batches[0], captions)
+    """A new actor each time, as the job has; its start is not counted."""
+    import ray
 
     def run() -> Work:
-        cpu_s, wall_s = time.process_time(), time.perf_counter()
-        for batch in batches:
-            encoder.encode(batch, captions)
-        return Work(len(batches) * BATCH_ROWS, time.perf_counter() - wall_s, time.process_time() - cpu_s)
+        actor: Any = ray.remote(num_cpus=1)(Bare).remote(dataset, settings)
+        return ray.get(actor.run.remote())
 
     return run
 
@@ -75,7 +89,7 @@ def pipeline(dataset: Dataset, settings: EncoderSettings) -> Callable[[], Work]:
         workers = threading.Thread(target=lambda: list(on_ray(job, range(job.num_parts), num_actors=1)))
         workers.start()
         before = wait_for(job, 1)
-        with Work.measured() as work:
+        with Work.measured(only=ACTOR) as work:
             wait_for(job, job.num_parts)
         workers.join()
         work.rows = sum(len(job.rows(part)) for part in range(before, job.num_parts))

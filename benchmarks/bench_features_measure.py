@@ -29,9 +29,13 @@ class Work:
 
     @classmethod
     @contextmanager
-    def measured(cls) -> Iterator[Self]:
-        """Filled when the block ends, but for the rows. Counts processes that begin or end meanwhile: Ray's actors."""
-        work, meter = cls(), _Meter()
+    def measured(cls, only: str = "") -> Iterator[Self]:
+        """Filled when the block ends, but for the rows.
+
+        Counts this process and all below it, also those that begin or end meanwhile, as Ray's actors do; or ``only``
+        those below whose command line begins so.
+        """
+        work, meter = cls(), _Meter(only)
         wall_s = time.perf_counter()
         try:
             yield work
@@ -41,9 +45,10 @@ class Work:
 
 
 class _Meter:
-    """CPU seconds of this process and all below it since the meter was made."""
+    """CPU seconds since the meter was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: str) -> None:
+        self._only = only
         self._last: dict[tuple[int, float], float] = {}
         self._look()
         self._first = dict(self._last)
@@ -58,7 +63,9 @@ class _Meter:
         self._thread.join()
         own_s = time.process_time() - self._own_s - self._looking_s
         self._look()
-        return own_s + sum(seconds - self._first.get(who, 0.0) for who, seconds in self._last.items())
+        return (0.0 if self._only else own_s) + sum(
+            seconds - self._first.get(who, 0.0) for who, seconds in self._last.items()
+        )
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_S):
@@ -68,6 +75,8 @@ class _Meter:
     def _look(self) -> None:
         for process in psutil.Process().children(recursive=True):
             try:
+                if self._only and not "".join(process.cmdline()[:1]).startswith(self._only):
+                    continue
                 times = process.cpu_times()
                 self._last[process.pid, process.create_time()] = times.user + times.system
             except psutil.NoSuchProcess:

@@ -62,9 +62,10 @@ def write_report(path: Path, lines: list[Line], seconds: float) -> None:
 1024 clips of 8 frames of 128 x 128 (393 kB each), one actor, one thread. The transformer is CLIP's image tower with
 6 layers of width 192 and random weights, stored and loaded as the real one is, on the middle frame; `pool` reads every
 frame and needs almost no arithmetic, so it shows what moving the data costs. Medians of three alternating pairs; the
-gate is CPU time (process and children) where the load was above the number of cores, else wall time. P1 counts from
-the first finished row group; P2 counts whole jobs, the actors' start on both sides. The peer reads the same frames as
-fixed-shape tensors in plain Parquet, its best case.
+gate is CPU time where the load was above the number of cores (wall time then measures the neighbours), else wall time.
+P1 counts from the first finished row group to the last, and the CPU time of the actor; the bare encoder is an actor,
+too. P2 counts whole jobs, start of the actors included, and the CPU time of every process on both sides. The peer reads
+the same frames as fixed-shape tensors in plain Parquet, its best case.
 
 | goal | measure | figure | floor | target | verdict | detail |
 |---|---|---|---|---|---|---|
