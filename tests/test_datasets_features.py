@@ -12,7 +12,7 @@ from cineray.datasets import extraction
 from cineray.datasets.check import check
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.pool import PoolConfig
-from cineray.datasets.extraction import extract
+from cineray.datasets.extraction import extract, in_process
 from cineray.datasets.features import on_ray
 from cineray.datasets.ingest import ingest
 from clips import ClipSource, OddConfig, SlowConfig
@@ -106,3 +106,16 @@ def test_wrong_words_are_told_in_one_line(tmp_path, capsys, monkeypatch, words, 
     code, _, problem = cineray(capsys, monkeypatch, *words)
     assert (code, problem.count("\n")) == (2, 1)
     assert message in problem
+
+
+def test_two_who_do_the_same_at_once_both_find_it_done(folder):
+    """The second publishes, and removes the records, while the first is still at work."""
+
+    def slow(job, parts):
+        yield from in_process(job, parts)
+        extract(folder, POOL)
+
+    manifest = extract(folder, POOL, workers=slow)
+    assert manifest.features.keys() == {POOL.target}
+    assert manifest.version == Dataset.open(folder).manifest.version == 2
+    assert check(folder).good

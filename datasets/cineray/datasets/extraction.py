@@ -61,10 +61,9 @@ class Job:
         spec = encoder.spec(dataset)
         return cls(dataset, encoder, spec, identity(encoder), group_rows(spec.num_bytes))
 
-    @property
-    def published(self) -> bool:
-        """Whether the data set holds the values already."""
-        known = self.dataset.manifest.features.get(self.encoder.target)
+    def published(self, manifest: Manifest) -> bool:
+        """Whether a version of the data set holds the values already."""
+        known = manifest.features.get(self.encoder.target)
         return known is not None and known.identity == self.identity
 
     @property
@@ -194,7 +193,7 @@ def extract(
             published anew meanwhile.
     """
     job = Job.of(Dataset.open(url), encoder)
-    if job.published:
+    if job.published(job.dataset.manifest):
         return job.dataset.manifest
     parts = job.pending()
     for _ in progress(workers(job, parts) if parts else (), f"{encoder.target}, row groups", len(parts)):
@@ -207,6 +206,9 @@ def publish(job: Job) -> Manifest:
     store, target = job.dataset.store, job.encoder.target
     done = job.done()
     if len(done) != job.num_parts:
+        newest = Manifest.read(store)
+        if job.published(newest):  # by somebody who did the same at the same time, and removed the records
+            return newest
         raise DataError(f"found {len(done)} of {job.num_parts} parts of '{target}' done; run the same command again")
     spec = asdict(job.spec) | {"shape": list(job.spec.shape)}
     info = FeatureInfo(encoder=job.encoder.model_dump(mode="json"), identity=job.identity, spec=spec)
