@@ -7,14 +7,18 @@ import pytest
 import torch
 
 from cineray.core.errors import ConfigError, DataError
+from cineray.core.pretrained import Part
 from cineray.core.storage import Store
+from cineray.datasets.encoders.captions import BlipConfig, as_text
 from cineray.datasets.split import make_split
+from cineray.serving.captions import BlipCaptionsConfig
 from cineray.serving.clips import Clip, by_recording, clips_of, clips_of_recording, recording_of
 from cineray.serving.generators.base import Condition
 from cineray.serving.link import LinkConfig
 from cineray.serving.pipeline import Pipeline
 from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig, clip_seed
 from cineray.training.predict import predict
+from tiny_encoders import blip as make_blip
 from tiny_video import tiny_video
 
 
@@ -200,6 +204,19 @@ def test_the_link_is_trained_once_and_kept_with_the_semantic_run(config, pipelin
 def test_a_film_of_one_clip_scenes_cannot_teach_a_link(config):
     with pytest.raises(DataError, match=r"0 of .* neighbouring training clips within one scene"):
         VideoPipeline.open(config.override({"link": {"seed": 5}}))
+
+
+def test_blip_describes_the_generated_keyframes_and_nothing_else(tmp_path, pipeline):
+    """A tiny model of the class, through the code that loads the real one; each picture as by the encoder alone."""
+    make_blip(tmp_path)
+    settings = BlipConfig(part=Part(folder=str(tmp_path)), num_beams=1, max_tokens=4)
+    captioner = BlipCaptionsConfig(encoder=settings).build(library=pipeline.library, device="cpu")
+    clips, recording = clips_and_recording(pipeline)
+    results = replace(pipeline, captioner=captioner).reconstruct(recording, clips[:2])
+    for result in results:
+        assert result.keyframe is not None
+        alone = settings.build("cpu").encode(result.keyframe[None, None], [""])
+        assert result.caption == as_text(alone)[0] != ""
 
 
 def test_clips_are_showings_and_neighbours_follow(pipeline):

@@ -5,21 +5,18 @@ Describing the stimuli themselves is another operation with another name: a feat
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from cineray.core.config import Config
-from cineray.core.pretrained import Part, locate
+from cineray.datasets.encoders.captions import Blip, BlipConfig, as_text
 from cineray.serving.library import Library
 
 __all__ = ["BlipCaptionsConfig", "Captioner", "CaptionsConfig", "NearestCaptionsConfig"]
-
-INSTEAD = "without it captions.name=nearest takes the caption of the nearest training stimulus"
 
 
 class Captioner(Protocol):
@@ -46,11 +43,10 @@ class NearestCaptionsConfig(Config):
 
 
 class BlipCaptionsConfig(Config):
-    """BLIP-2 describes the generated keyframe, greedily (NeuroClips, stage 5)."""
+    """BLIP describes the generated keyframe (NeuroClips uses BLIP-2)."""
 
-    name: Literal["blip2"] = "blip2"
-    part: Part = Part(hub_id="Salesforce/blip2-opt-2.7b")
-    max_new_tokens: int = Field(default=30, ge=1)
+    name: Literal["blip"] = "blip"
+    encoder: BlipConfig
 
     def build(self, *, library: Library, device: str) -> "BlipCaptions":
         """Load the model onto the device.
@@ -58,13 +54,7 @@ class BlipCaptionsConfig(Config):
         Raises:
             ConfigError: the pretrained part is missing.
         """
-        from transformers import AutoProcessor, Blip2ForConditionalGeneration
-
-        folder = locate(self.part, instead=INSTEAD)
-        dtype = torch.float16 if device.startswith("cuda") else torch.float32
-        model: Any = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        return BlipCaptions(self, model.to(device).eval(), processor)
+        return BlipCaptions(self.encoder.build(device))
 
 
 @dataclass(frozen=True)
@@ -80,21 +70,13 @@ class NearestCaptions:
 
 @dataclass(frozen=True)
 class BlipCaptions:
-    """`Captioner` over transformers' BLIP-2."""
+    """`Captioner` over BLIP."""
 
-    config: BlipCaptionsConfig
-    model: Any
-    processor: Any
+    encoder: Blip
 
-    @torch.inference_mode()
     def caption_reconstructions(self, tokens: Tensor, keyframes: NDArray[np.uint8]) -> list[str]:
         """Generated one by one from the pictures, so that no caption depends on the clips beside it."""
-        return [self._describe(picture) for picture in keyframes]
-
-    def _describe(self, picture: NDArray[np.uint8]) -> str:
-        given = self.processor(images=picture, return_tensors="pt").to(self.model.device, self.model.dtype)
-        words = self.model.generate(**given, max_new_tokens=self.config.max_new_tokens, do_sample=False)
-        return self.processor.batch_decode(words, skip_special_tokens=True)[0].strip()
+        return [as_text(self.encoder.encode(picture[None, None], [""]))[0] for picture in keyframes]
 
 
 CaptionsConfig = Annotated[NearestCaptionsConfig | BlipCaptionsConfig, Field(discriminator="name")]
