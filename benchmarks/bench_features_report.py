@@ -65,7 +65,8 @@ frame and needs almost no arithmetic, so it shows what moving the data costs. Me
 gate is CPU time where the load was above the number of cores (wall time then measures the neighbours), else wall time.
 P1 counts from the first finished row group to the last, and the CPU time of the actor; the bare encoder is an actor,
 too. P2 counts whole jobs, start of the actors included, and the CPU time of every process on both sides. The peer reads
-the same frames as fixed-shape tensors in plain Parquet, its best case.
+the same frames as fixed-shape tensors in plain Parquet, its best case. No job is faster than its encoder: what P1 is
+above 1, is the machine's noise.
 
 | goal | measure | figure | floor | target | verdict | detail |
 |---|---|---|---|---|---|---|

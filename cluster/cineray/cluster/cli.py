@@ -52,8 +52,9 @@ def features(words: list[str]) -> None:
 
     from cineray.cluster.connect import connected
     from cineray.core.records import progress
+    from cineray.datasets.dataset import Dataset
     from cineray.datasets.encoders import ENCODERS
-    from cineray.datasets.extraction import extract
+    from cineray.datasets.extraction import Job, complete
 
     known: dict[str, Any] = {encoder.model_fields["name"].default: encoder for encoder in ENCODERS}
     url, name = first(words, "a data set"), first(words[1:], "an encoder", known)
@@ -62,11 +63,12 @@ def features(words: list[str]) -> None:
     if num_actors is not None and (type(num_actors) is not int or num_actors < 1):
         raise ConfigError(f"found num_actors={num_actors}, expected a whole number from 1 on")
     encoder = known[name].parse(nested(changes))
+    job = Job.of(Dataset.open(url), encoder)  # what is wrong is told before Ray starts
     with connected():
         from cineray.datasets.features import on_ray
 
-        manifest = extract(url, encoder, workers=partial(on_ray, num_actors=num_actors), progress=progress)
-    spec = manifest.target_specs[encoder.target]
+        complete(job, workers=partial(on_ray, num_actors=num_actors), progress=progress)
+    spec = job.spec
     print(f"'{encoder.target}' of {url}: {spec.dtype} {spec.shape} ({spec.axes})")
 
 

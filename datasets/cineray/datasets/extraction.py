@@ -23,7 +23,7 @@ from cineray.datasets.prefetch import prefetched
 from cineray.datasets.schema import TensorSpec, feature_schema
 from cineray.datasets.shards import ShardWriter, group_rows
 
-__all__ = ["Extractor", "Job", "Workers", "extract", "in_process", "publish"]
+__all__ = ["Extractor", "Job", "Workers", "complete", "extract", "in_process", "publish"]
 
 BATCH_ROWS = 32
 """Stimuli encoded together."""
@@ -173,30 +173,40 @@ def in_process(job: Job, parts: Sequence[int]) -> Iterator[int]:
         yield part
 
 
-def extract(
-    url: str | Path,
-    encoder: EncoderSettings,
-    *,
-    workers: Workers = in_process,
-    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] = lambda items, text, total: items,
-) -> Manifest:
+def extract(url: str | Path, encoder: EncoderSettings, **how: Any) -> Manifest:
     """Compute a target of every stimulus and publish it as the data set's next version.
 
     Args:
         url: folder or ``s3://`` prefix of a published data set.
         encoder: computes the values.
-        workers: do the parts.
+        how: of `complete`.
+
+    Raises:
+        CinerayError: as `Job.of` and `complete`.
+    """
+    return complete(Job.of(Dataset.open(url), encoder), **how)
+
+
+def complete(
+    job: Job,
+    *,
+    workers: Workers = in_process,
+    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] = lambda items, text, total: items,
+) -> Manifest:
+    """Do what is left of a job and publish it.
+
+    Args:
+        job: what to compute.
+        workers: do the parts; not asked where none is left.
         progress: shows how far an iteration of so many items is, e.g. `cineray.core.records.progress`.
 
     Raises:
-        CinerayError: data and encoder do not suit each other, a pretrained part is missing, or the stimuli were
-            published anew meanwhile.
+        CinerayError: a part could not be done, or the stimuli were published anew meanwhile.
     """
-    job = Job.of(Dataset.open(url), encoder)
     if job.published(job.dataset.manifest):
         return job.dataset.manifest
     parts = job.pending()
-    for _ in progress(workers(job, parts) if parts else (), f"{encoder.target}, row groups", len(parts)):
+    for _ in progress(workers(job, parts) if parts else (), f"{job.encoder.target}, row groups", len(parts)):
         pass
     return publish(job)
 
