@@ -15,7 +15,7 @@ from cineray.training.run import Run
 from tiny_run import tiny_run
 
 NEEDED = {
-    **dict.fromkeys(("synthetic:perception", "synthetic:semantic"), {"subjects": ["sub-01", "sub-02"]}),
+    **{key: {"subjects": ["sub-01", "sub-02"]} for key in ("synthetic:perception", "synthetic:semantic")},
     "synthetic:shared": {"subjects": ["sub-01", "sub-02"]},
     "synthetic:ridge": {"subjects": ["sub-01"]},
     "synthetic:scratch": {"subject": "sub-01"},
