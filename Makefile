@@ -43,7 +43,6 @@ results-miyawaki: install
 	$(BIN)/python -m benchmarks.results_miyawaki
 
 results-video: install
-	$(BIN)/pip install -q -c constraints.txt ai-edge-litert
 	$(BIN)/python -m benchmarks.results_video
 
 bench-stream: install
