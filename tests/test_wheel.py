@@ -12,7 +12,12 @@ import pytest
 from conftest import REPOSITORY
 
 ROOTS = ("core", "datasets", "training", "serving", "cluster")
-DATA_FILES = {"cineray/training/report.html.j2", "cineray/serving/web/index.html"}
+DATA_FILES = {
+    "cineray/training/report.html.j2",
+    "cineray/serving/web/index.html",
+    "cineray/training/gallery.html.j2",
+    "cineray/core/pretrained.yaml",
+}
 """What is not Python and must travel along."""
 
 pytestmark = pytest.mark.slow

@@ -168,6 +168,7 @@ def _pictures(path: Path) -> Iterator[tuple[float, float, float, av.VideoFrame]]
         zero_s = None
         step_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
         tick_s = float(stream.time_base or 0)  # Matroska rounds to milliseconds: a tick late is on time
+        tick_s = min(tick_s, step_s / 4) if step_s else tick_s  # AVI's tick is a whole picture
         for frame in container.decode(stream):
             if frame.time is None or frame.is_corrupt:
                 raise DataError(f"{path.name} has a damaged picture after {zero_s or 0:.3f} s; copy it again")

@@ -10,7 +10,7 @@ from cineray.core.errors import DataError
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.examples import Examples
 
-__all__ = ["Clip", "by_recording", "clip_scans", "clips_of", "clips_of_recording", "recording_of"]
+__all__ = ["CLOCK_S", "Clip", "by_recording", "clip_scans", "clips_of", "clips_of_recording", "recording_of"]
 
 CLOCK_S = 1e-6
 """Times closer than this are the same: they come from sums of floats."""

@@ -58,6 +58,7 @@ class Job:
         """Every showing of a stimulus in a split of the semantic run."""
         if split not in SPLITS:
             raise ConfigError(f"found split '{split}', expected one of {', '.join(SPLITS)}")
+        config = config.located()
         view = read_run(Store.at(config.semantic.run_dir)).view
         dataset = Dataset.open(view.dataset)
         parts = make_split(dataset, view.split, view.subjects, view.window)
@@ -72,18 +73,18 @@ class Job:
             notes=parts.notes,
         )
         pieces = [piece for part in by_recording(clips).values() for piece in _pieces(part, None)]
-        return cls(config.located(), Store.at(out), split, origin, tuple(pieces))
+        return cls(config, Store.at(out), split, origin, tuple(pieces))
 
     @classmethod
     def of_recording(cls, config: VideoPipelineConfig, out: str | Path, path: Path, subject: str) -> Self:
         """A file ``.npy`` (scans, voxels), prepared as the data set was (same mask, detrended, z-scored)."""
-        path = path.resolve()
+        path, config = path.resolve(), config.located()
         recording = _read(path)
         step = clip_scans(Dataset.open(read_run(Store.at(config.semantic.run_dir)).view.dataset))
         clips = clips_of_recording(subject, path.stem, len(recording), step)
         digest = hashlib.sha256(np.ascontiguousarray(recording).tobytes()).hexdigest()[:16]
         origin = Origin(settings=_settings(config), data=digest, dataset=str(path))
-        return cls(config.located(), Store.at(out), f"{subject}-{path.stem}", origin, tuple(_pieces(clips, path)))
+        return cls(config, Store.at(out), f"{subject}-{path.stem}", origin, tuple(_pieces(clips, path)))
 
     @classmethod
     def of_folder(cls, config: VideoPipelineConfig, out: str | Path, folder: Path) -> list[Self]:
@@ -168,10 +169,8 @@ def _pieces(clips: Sequence[Clip], path: Path | None) -> list[Piece]:
 def _settings(config: VideoPipelineConfig) -> str:
     """Fingerprint of the settings and of the checkpoints they stand for; the name decides no pixel."""
     values: dict[str, Any] = config.model_dump(mode="json", exclude={"name"})
-    values["checkpoints"] = [
-        [read_run(store).fingerprint(), best(store)]
-        for store in (Store.at(part.run_dir) for part in (config.semantic, config.perception))
-    ]
+    stores = (Store.at(run_dir) for run_dir in config.run_dirs)
+    values["checkpoints"] = [[read_run(store).fingerprint(), best(store)] for store in stores]
     return _Values(values=values).fingerprint()
 
 

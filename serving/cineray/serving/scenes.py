@@ -24,7 +24,8 @@ def link_of(config: LinkConfig, semantic: Output) -> Link:
     """
     pipeline = semantic.pipeline
     store = pipeline.weights.store
-    key = f"links/{semantic.target}-{pipeline.card.step:08d}-{config.fingerprint()}.safetensors"
+    card = pipeline.card
+    key = f"links/{semantic.target}-{card.fingerprint}-{card.step:08d}-{config.fingerprint()}.safetensors"
     if store.exists(key):
         return Link.loads(store.get(key), store.path(key))
     view = pipeline.run.view

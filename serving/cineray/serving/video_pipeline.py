@@ -18,7 +18,7 @@ from cineray.core.config import Config
 from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
 from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
-from cineray.serving.clips import Clip
+from cineray.serving.clips import CLOCK_S, Clip
 from cineray.serving.generators import GeneratorConfig
 from cineray.serving.generators.base import Condition, Generator
 from cineray.serving.generators.codecs import Codec, CodecConfig, PoolCodecConfig
@@ -55,9 +55,18 @@ class VideoPipelineConfig(Config):
     """False generates from the keyframe and the caption alone."""
     seed: int = 0
 
+    @property
+    def run_dirs(self) -> list[str]:
+        """Folders of all trained runs it stands on."""
+        own = [self.generator.run_dir] if isinstance(self.generator, LatentDiffusionConfig) else []
+        return [self.semantic.run_dir, self.perception.run_dir, *own]
+
     def located(self) -> Self:
         """The same with absolute run folders: Ray's processes may work in folders of their own."""
-        parts = {name: getattr(self, name) for name in ("semantic", "perception")}
+        names = ["semantic", "perception"] + (
+            ["generator"] if isinstance(self.generator, LatentDiffusionConfig) else []
+        )
+        parts = {name: getattr(self, name) for name in names}
         urls = {name: Store.at(part.run_dir).url for name, part in parts.items()}
         return self.model_copy(
             update={name: part.model_copy(update={"run_dir": urls[name]}) for name, part in parts.items()}
@@ -161,7 +170,7 @@ class VideoPipeline:
         ]
 
     def _chains(self, clips: Sequence[Clip], tokens: Tensor) -> list[list[int]]:
-        if self.link is None:
+        if self.link is None or not self.config.use_keyframe:  # what is seen must then decide nothing
             return [[i] for i in range(len(clips))]
         return self.link.chains(embedding(tokens), [clip.follows for clip in clips])
 
@@ -193,4 +202,10 @@ def _generator(config: GeneratorConfig, library: Library, codec: Codec, device: 
         return config.build(library=library)
     if isinstance(config, LatentDiffusionConfig):
         return config.build(library=library, codec=codec, device=device)
+    made_s, needed_s = config.num_frames / config.fps, library.shape[0] / library.fps
+    if abs(made_s - needed_s) > CLOCK_S:
+        raise ConfigError(
+            f"generator '{config.name}' makes videos of {made_s:g} s, the clips last {needed_s:g} s; "
+            "set generator.num_frames or generator.fps"
+        )
     return config.build(device=torch.device(device))

@@ -167,7 +167,9 @@ def compare_videos(
 def read_evaluation(store: Store, split: str, part: str = "video") -> dict[str, Any]:
     """What `evaluate_video` wrote."""
     if not store.exists(key := f"evaluation/{split}-{part}.json"):
-        raise ConfigError(f"{store.url} holds no {key}; write it with `cineray eval {store.url} split={split}`")
+        raise ConfigError(
+            f"{store.url} holds no {key}; write it with `cineray eval {store.url} split={split} part={part}`"
+        )
     try:
         return json.loads(store.get(key))
     except ValueError:

@@ -91,9 +91,9 @@ def train(
     if world.rank == 0:
         store.put("run.yaml", run.dump().encode())  # also of a run that goes on: what decides no weights may differ
     if manifest is None:
-        if run.start:
-            load_start(model, run.view, run.start)
         _fit(model, feed.train.trials(), world)
+        if run.start:  # last: what another run learned from published weights counts, not these again
+            load_start(model, run.view, run.start)
     if run.start and run.start.freeze:
         freeze_start(model, run.start)
     engine = build_engine(run.strategy, model, run.optim, world, subject_of=subject_of, state=state)

@@ -125,15 +125,22 @@ def read_published(path: Path) -> dict[str, Tensor]:
     Whole training states, bare state dicts and NeuroClips' text matrix by itself are told apart by their keys.
 
     Raises:
+        ConfigError: there is no such file.
         IntegrityError: the file is not one of plain tensors.
     """
+    if not path.is_file():
+        raise ConfigError(f"there is no file of weights {path}; correct published.N.file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise IntegrityError(
             f"{path} is not a file of plain tensors ({str(error).splitlines()[0]}); fetch it again from its source"
         ) from error
-    state = found.get("model_state_dict", found)
+    state = found.get("model_state_dict", found) if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise IntegrityError(
+            f"{path} holds {type(found).__name__}, expected names and tensors; fetch it again from its source"
+        )
     return {TEXT: state["proj"]} if set(state) == {"proj"} else state
 
 

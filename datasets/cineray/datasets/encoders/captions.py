@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.base import PretrainedSettings, chosen, frame_axes, frames_spec
+from cineray.datasets.encoders.loading import load_whole
 from cineray.datasets.schema import TensorSpec
 
 __all__ = ["Blip", "BlipConfig", "as_bytes", "as_text"]
@@ -35,7 +36,7 @@ class BlipConfig(PretrainedSettings):
         """Load network, image processor and tokenizer."""
         from transformers import AutoImageProcessor, AutoTokenizer, BlipForConditionalGeneration
 
-        model: Any = BlipForConditionalGeneration.from_pretrained(self.folder, dtype=self.dtype, local_files_only=True)
+        model = load_whole(BlipForConditionalGeneration, self.folder, dtype=self.dtype)
         pictures = AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         return Blip(self, model.eval().to(device), pictures, tokenizer)

@@ -14,6 +14,7 @@ from cineray.core.errors import ConfigError
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.base import FrameChoice, PretrainedSettings, frame_axes, frames_spec
 from cineray.datasets.encoders.images import by_frame, resized
+from cineray.datasets.encoders.loading import load_open_clip, load_whole
 from cineray.datasets.schema import TensorSpec
 
 __all__ = ["HFClip", "HFClipConfig", "OpenClip", "OpenClipConfig", "open_clip_config"]
@@ -46,10 +47,7 @@ class OpenClipConfig(PretrainedSettings):
 
     def build(self, device: torch.device | str) -> "OpenClip":
         """Load the network."""
-        import open_clip
-
-        model = open_clip.create_model(f"local-dir:{self.folder}")
-        return OpenClip(self, model.visual, torch.device(device))
+        return OpenClip(self, load_open_clip(self.folder).visual, torch.device(device))
 
 
 class OpenClip:
@@ -116,7 +114,7 @@ class HFClipConfig(PretrainedSettings):
         from transformers import AutoImageProcessor, CLIPVisionModelWithProjection, SiglipVisionModel
 
         kind = SiglipVisionModel if self._siglip else CLIPVisionModelWithProjection
-        model = kind.from_pretrained(self.folder, dtype=self.dtype, local_files_only=True)
+        model = load_whole(kind, self.folder, dtype=self.dtype)
         processor = AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
         return HFClip(self, model, processor, torch.device(device))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.base import PretrainedSettings
 from cineray.datasets.encoders.clip import open_clip_config
+from cineray.datasets.encoders.loading import load_open_clip, load_whole
 from cineray.datasets.schema import TensorSpec
 
 __all__ = ["HFClipTextConfig", "OpenClipTextConfig", "Text"]
@@ -32,7 +33,7 @@ class OpenClipTextConfig(PretrainedSettings):
         import open_clip
 
         name = f"local-dir:{self.folder}"
-        model: Any = open_clip.create_model(name).eval().to(device, self.dtype)
+        model = load_open_clip(self.folder).eval().to(device, self.dtype)
         tokenizer: Any = open_clip.get_tokenizer(name)
         return Text(lambda captions: model.encode_text(tokenizer(captions).to(device)))
 
@@ -55,8 +56,7 @@ class HFClipTextConfig(PretrainedSettings):
         """Load network and tokenizer."""
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-        model: Any = CLIPTextModelWithProjection.from_pretrained(self.folder, dtype=self.dtype, local_files_only=True)
-        model = model.eval().to(device)
+        model = load_whole(CLIPTextModelWithProjection, self.folder, dtype=self.dtype).eval().to(device)
         tokenizer = CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
         length = model.config.max_position_embeddings
 

@@ -12,6 +12,7 @@ from cineray.core.errors import ConfigError
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.base import FrameChoice, PretrainedSettings, frames_spec
 from cineray.datasets.encoders.images import by_frame, resized
+from cineray.datasets.encoders.loading import load_whole
 from cineray.datasets.schema import TensorSpec
 
 __all__ = ["Vae", "VaeConfig"]
@@ -51,7 +52,7 @@ class VaeConfig(PretrainedSettings):
         import diffusers
 
         kind = getattr(diffusers, self._settings()["_class_name"])
-        model = kind.from_pretrained(self.folder, torch_dtype=self.dtype, local_files_only=True)
+        model = load_whole(kind, self.folder, torch_dtype=self.dtype)
         return Vae(self, model.eval().to(device), torch.device(device))
 
     def _settings(self) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class LatentDiffusionConfig(Config):
             )
         if restored.run.view.split != library.split:
             raise ConfigError(f"{store.url} was trained on another split than the reconstructors; train it again")
+        if restored.data != library.dataset.fingerprint_of(restored.run.view.targets):
+            raise ConfigError(f"{store.url} was trained on another data set than the reconstructors; train it again")
         known = restored.normaliser.targets if restored.normaliser else {}
         config = restored.model.config
         return LatentDiffusionGenerator(

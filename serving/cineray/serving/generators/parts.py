@@ -9,6 +9,7 @@ from diffusers import ModelMixin
 
 from cineray.core.errors import ConfigError
 from cineray.core.pretrained import Part, locate
+from cineray.datasets.encoders.loading import load_whole
 
 __all__ = ["PRECISIONS", "Precision", "class_name", "load", "part_folder"]
 
@@ -45,13 +46,13 @@ def load(cls: type[T], part: Part, subfolder: str = "", *, device: torch.device,
     found = class_name(folder)
     if found and found != cls.__name__:
         raise ConfigError(f"the pretrained part {part.label} ({folder}) is a {found}, expected a {cls.__name__}")
-    settings: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    settings: dict[str, Any] = {"use_safetensors": True}
     if issubclass(cls, ModelMixin):  # of diffusers; its other way of loading needs a library more
         settings |= {"torch_dtype": PRECISIONS[precision], "low_cpu_mem_usage": False}
     else:
         settings["dtype"] = PRECISIONS[precision]
     try:
-        model: Any = cls.from_pretrained(folder, **settings)  # type: ignore[attr-defined]
+        model = load_whole(cls, folder, **settings)
     except (OSError, ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise ConfigError(f"the pretrained part {part.label} ({folder}) does not load: {text:.200}") from error

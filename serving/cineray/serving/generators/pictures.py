@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cineray.core.errors import DataError
+
 __all__ = ["in_step", "noise", "to_frames", "to_tensor"]
 
 
@@ -21,6 +23,8 @@ def to_tensor(frames: NDArray[np.uint8], size: int) -> Tensor:
 
 def to_frames(x: Tensor) -> NDArray[np.uint8]:
     """Tensor (..., 3, height, width), -1 to 1 and clamped there, to frames uint8 (..., height, width, 3)."""
+    if not torch.isfinite(x).all():
+        raise DataError("a generator made numbers that are not finite; set its precision to float32 or bfloat16")
     levels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return levels.movedim(-3, -1).cpu().numpy()
 

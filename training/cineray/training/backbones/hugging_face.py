@@ -9,6 +9,7 @@ from pydantic import Field
 
 from cineray.core.config import Config
 from cineray.core.pretrained import Part, locate
+from cineray.datasets.encoders.loading import load_whole
 from cineray.training.backbones.base import OPENAI, Backbone, as_pixels
 
 __all__ = ["HFClipConfig", "HFImageClassifierConfig", "HFVideoClassifierConfig"]
@@ -27,7 +28,7 @@ class HFImageClassifierConfig(Config):
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         folder = locate(self.part, instead=INSTEAD)
-        network = AutoModelForImageClassification.from_pretrained(folder).eval()
+        network = load_whole(AutoModelForImageClassification, folder).eval()
         prepare = AutoImageProcessor.from_pretrained(folder)
 
         def judge(pictures: NDArray[np.uint8]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class HFVideoClassifierConfig(Config):
         from transformers import AutoImageProcessor, AutoModelForVideoClassification
 
         folder = locate(self.part, instead=INSTEAD)
-        network = AutoModelForVideoClassification.from_pretrained(folder, num_frames=self.num_frames).eval()
+        network = load_whole(AutoModelForVideoClassification, folder, num_frames=self.num_frames).eval()
         prepare = AutoImageProcessor.from_pretrained(folder)
 
         def judge(videos: NDArray[np.uint8]) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class HFClipConfig(Config):
         """Load the image side alone; pictures are resized whole, bicubic, to the size it was trained at."""
         from transformers import CLIPVisionModelWithProjection
 
-        network = CLIPVisionModelWithProjection.from_pretrained(locate(self.part, instead=INSTEAD)).eval()
+        network = load_whole(CLIPVisionModelWithProjection, locate(self.part, instead=INSTEAD)).eval()
         px = int(network.config.image_size)  # type: ignore[arg-type]
 
         def judge(pictures: NDArray[np.uint8]) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cineray.core.config import Config
 from cineray.core.pretrained import Part, locate
+from cineray.datasets.encoders.loading import load_open_clip
 from cineray.training.backbones.base import Backbone, Moments, as_pixels
 from cineray.training.backbones.hugging_face import INSTEAD
 
@@ -21,10 +22,8 @@ class OpenClipConfig(Config):
 
     def build(self) -> Backbone:
         """Load the weights; pictures are resized whole, bicubic, and normalised as the folder says."""
-        import open_clip
-
         folder = locate(self.part, instead=INSTEAD)
-        network: Any = open_clip.create_model(f"local-dir:{folder}", device="cpu").eval()
+        network = load_open_clip(folder).eval()
         px, moments = network.visual.image_size, Moments(network.visual.image_mean, network.visual.image_std)
         px = px[0] if isinstance(px, tuple) else px
 

@@ -55,6 +55,11 @@ class PriorConfig(Config):
             raise ConfigError(
                 "found model.semantic.published, expected it as model.published: one place loads the whole"
             )
+        if self.sampler == "ddim" and NUM_STEPS % self.steps:
+            raise ConfigError(
+                f"model.steps is {self.steps}, expected a divisor of {NUM_STEPS} (10, 20, 25, 50): the sampler goes in "
+                "equal steps"
+            )
         return self
 
     def build(self, sizes: Sizes) -> "PriorDecoder":
@@ -101,7 +106,8 @@ class PriorDecoder(Generative):
         rows, device = len(clean), clean.device
         noise = torch.randn_like(clean)
         times = torch.randint(NUM_STEPS, (rows,), device=device)
-        keep_brain, keep_image = torch.rand(2, rows, device=device) >= self.config.drop
+        drop = self.config.drop if self.training else 0.0
+        keep_brain, keep_image = torch.rand(2, rows, device=device) >= drop
         return self.network(noised(clean, times, noise), times, given, keep_brain, keep_image).float()
 
     @torch.no_grad()

@@ -136,7 +136,7 @@ class VideoDiffusion(Generative):
         clean = (targets[config.target].float() - config.mean) / config.sd
         rows, device = len(clean), clean.device
         times = torch.randint(NUM_STEPS, (rows,), device=device)
-        keep, blurry = torch.rand(2, rows, device=device) >= config.drop
+        keep, blurry = torch.rand(2, rows, device=device) >= (config.drop if self.training else 0.0)
         condition = None if config.condition is None else _tokens(targets[config.condition])
         x = noised(clean, times, torch.randn_like(clean))
         found = self._estimate(x, times, self.degraded(clean), ~blurry, condition, keep)

@@ -102,9 +102,9 @@ class Fixed(Engine):
         self.module = setting.model
         self.setting = setting
 
-    def forward(self, brain: Mapping[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
+    def forward(self, *inputs: Mapping[str, Tensor], last: bool = True) -> dict[str, Tensor]:
         """See `Engine`."""
-        return self.module(brain)
+        return self.module(*inputs)
 
     def backward(self, share: Tensor) -> None:
         """Never called: there are no epochs."""
