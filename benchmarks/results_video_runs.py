@@ -80,8 +80,12 @@ class Seed:
         )
 
     def folder(self, name: str) -> str:
-        """Of the data set, of a run, or of a kind of video."""
-        return str(Path(self.plan.out) / f"seed-{self.seed}" / name)
+        """Of the data set, of a run, or of a kind of video; other plans and other defaults have other folders."""
+        made_with = self.plan.model_copy(update={"seeds": (), "out": "", "data": ""}).fingerprint()
+        how = VideoPipelineConfig(
+            semantic=OutputConfig(run_dir="", target=TOKENS), perception=OutputConfig(run_dir="", target=LATENTS)
+        ).fingerprint()
+        return str(Path(self.plan.out) / f"{made_with[:6]}-{how[:6]}" / f"seed-{self.seed}" / name)
 
     def make_data(self) -> None:
         """Clips, brains and what is learned from brains: tokens of outlines and colours, latents of all frames."""

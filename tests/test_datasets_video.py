@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,20 @@ def test_clips_of_one_pass_equal_pictures_asked_one_by_one(film):
     for clip, moments in zip(clips, times, strict=True):
         for picture, moment in zip(clip, moments, strict=True):
             np.testing.assert_array_equal(picture, frames_at(film, [moment])[0])
+
+
+def test_a_clock_that_ticks_once_a_picture_is_read_in_time(tmp_path):
+    """AVI's tick is a whole picture, which is no reason to take the next one."""
+    write_mp4(flat(8 * np.arange(30)), 10, tmp_path / "film.mp4", lossless=True)
+    source, path = av.open(str(tmp_path / "film.mp4")), tmp_path / "film.avi"
+    with source, av.open(str(path), "w") as target:
+        stream = target.add_stream("rawvideo", rate=10, width=24, height=16, pix_fmt="bgr24")
+        for frame in source.decode(video=0):
+            picture = av.VideoFrame.from_ndarray(frame.to_ndarray(format="bgr24"), format="bgr24")
+            picture.pts = None
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode())
+    np.testing.assert_array_equal(levels(frames_at(path, [0.0, 0.55, 1.0, 1.5])), [0, 40, 80, 120])
 
 
 def test_milliseconds_of_matroska_are_no_picture_too_early(tmp_path):

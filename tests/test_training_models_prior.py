@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cineray.core.errors import ConfigError
 from cineray.training.models.base import Sizes, subject_of
 from cineray.training.models.prior import PriorConfig
 from cineray.training.models.prior_network import PriorNetwork, relative_buckets, rotary_angles, rotated
@@ -257,3 +258,9 @@ def test_half_precision_stays_near_full():
         half = model(brain())["clip_tokens"]
     assert half.dtype == torch.float32
     assert (half - full).square().mean() < 0.01 * full.square().mean()
+
+
+def test_steps_that_the_sampler_cannot_take_equally_are_refused():
+    with pytest.raises(ConfigError, match=r"model.steps is 30, expected a divisor of 100"):
+        PriorConfig.parse({"steps": 30})
+    assert PriorConfig(steps=30, sampler="dalle2-legacy").steps == 30

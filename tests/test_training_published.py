@@ -228,3 +228,11 @@ def test_files_are_read_without_running_them(tmp_path):
     torch.save({"model_state_dict": print}, tmp_path / "code.pth")
     with pytest.raises(IntegrityError, match="is not a file of plain tensors"):
         read_published(tmp_path / "code.pth")
+
+
+def test_a_file_that_is_not_there_or_holds_one_tensor_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no file of weights .*nowhere\.pth; correct published\.N\.file"):
+        read_published(tmp_path / "nowhere.pth")
+    torch.save(torch.zeros(3), tmp_path / "one.pth")
+    with pytest.raises(IntegrityError, match="holds Tensor, expected names and tensors"):
+        read_published(tmp_path / "one.pth")
