@@ -1,5 +1,8 @@
 """Published checkpoints: synthetic ones of their names and shapes, loaded or refused."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -236,3 +239,9 @@ def test_a_file_that_is_not_there_or_holds_one_tensor_is_one_sentence(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "one.pth")
     with pytest.raises(IntegrityError, match="holds Tensor, expected names and tensors"):
         read_published(tmp_path / "one.pth")
+
+
+def test_the_reader_may_be_imported_first():
+    """Models name published weights, and their reader knows the models: neither may need the other to be there."""
+    done = subprocess.run([sys.executable, "-c", "import cineray.training.published"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

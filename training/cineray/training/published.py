@@ -10,20 +10,18 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from cineray.core.config import Config
 from cineray.core.errors import ConfigError, IntegrityError
 from cineray.training.models.base import subject_key
 from cineray.training.models.mixers import ReleasedMixer
 from cineray.training.models.prior_network import ROTARY_DIMS, rotary_angles
 from cineray.training.models.prior_sampler import NUM_STEPS, betas
 
-__all__ = ["PARTS", "PublishedConfig", "load_published", "read_published"]
+__all__ = ["PARTS", "load_published", "read_published"]
 
 PARTS: dict[str, tuple[str, ...]] = {
     "ridge": ("ridge.linears.",),
@@ -103,20 +101,6 @@ class _Tensor:
     ours: str = ""
     """Where it goes; empty for what we compute (and compare with ``value``) or fold into others."""
     value: Tensor | None = None
-
-
-class PublishedConfig(Config):
-    """Weights that a run begins with."""
-
-    file: str
-    """Where they lie (`read_published`)."""
-    parts: tuple[Literal["ridge", "backbone", "text", "prior"], ...]
-    subjects: tuple[str, ...] = ()
-    """Whose the ridges of the file are, in order."""
-
-    def load(self, model: nn.Module) -> None:
-        """See `load_published`."""
-        load_published(model, read_published(Path(self.file)), self.parts, self.subjects)
 
 
 def read_published(path: Path) -> dict[str, Tensor]:

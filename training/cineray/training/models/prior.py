@@ -16,8 +16,8 @@ from cineray.core.errors import ConfigError
 from cineray.training.models.base import Generative, Sizes, Trial
 from cineray.training.models.prior_network import PriorNetwork
 from cineray.training.models.prior_sampler import NUM_STEPS, Sampler, noised, sample
+from cineray.training.models.published_config import PublishedConfig
 from cineray.training.models.semantic import SemanticConfig, target_shape
-from cineray.training.published import PublishedConfig
 
 __all__ = ["PriorConfig", "PriorDecoder"]
 

@@ -17,9 +17,9 @@ from cineray.core.config import Config
 from cineray.core.errors import ConfigError
 from cineray.training.models.base import Sizes, Trial
 from cineray.training.models.mixers import Mixer, make_mixer
+from cineray.training.models.published_config import PublishedConfig
 from cineray.training.models.read_in import BrainReader, Reading
 from cineray.training.models.token_heads import TokenHead, make_projector, make_token_head
-from cineray.training.published import PublishedConfig
 
 __all__ = ["Decoded", "SemanticConfig", "SemanticDecoder", "target_shape"]
 
