@@ -102,6 +102,7 @@ class WatchedConfig(Config):
     """Takes its time, and writes the number of every clip it begins with to a log."""
 
     reads_frames: ClassVar[bool] = True
+    version: ClassVar[int] = 1
     name: Literal["watched"] = "watched"
     target: str = "watched"
     log: str

@@ -52,6 +52,7 @@ class OddConfig(Config):
     """An encoder that does not keep what its spec promises."""
 
     reads_frames: ClassVar[bool] = True
+    version: ClassVar[int] = 1
     name: str = "odd"
     target: str = "odd"
     value: float = 0.0

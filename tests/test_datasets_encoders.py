@@ -50,7 +50,7 @@ def test_values_are_what_the_spec_says_and_those_of_each_row_alone(name, folder,
     for row in range(3):
         alone = encoder.encode(SOURCE.pixels()[[row]], CAPTIONS[row : row + 1])
         assert np.allclose(alone[0].astype(float), values[row].astype(float), atol=2e-3)
-    extract(folder, settings)
+    extract(folder, settings, replace=True)  # several share a name
     stored = Dataset.open(folder).gather_stimuli(settings.target, np.array([2, 0, 1]))
     assert np.array_equal(stored, values[[2, 0, 1]])
     assert check(folder).good

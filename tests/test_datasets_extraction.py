@@ -1,16 +1,19 @@
 """Features beside the stimuli: resumable part by part, published in one step, read like any target."""
 
+import hashlib
+import json
 import multiprocessing
 import time
 
 import numpy as np
 import pytest
 
-from cineray.core.errors import CinerayError, DataError, IntegrityError
+from cineray.core.errors import CinerayError, ConfigError, DataError, IntegrityError
 from cineray.core.storage import Store
 from cineray.datasets import extraction
 from cineray.datasets.check import check
 from cineray.datasets.dataset import Dataset
+from cineray.datasets.encoders.base import identity
 from cineray.datasets.encoders.pool import PoolConfig
 from cineray.datasets.extraction import Job, extract, in_process, publish
 from cineray.datasets.ingest import ingest
@@ -82,7 +85,7 @@ def test_only_who_reads_a_feature_depends_on_it(folder):
     twice = Dataset.open(folder)
     assert twice.fingerprint_of(["frames", "latents"]) == once.fingerprint_of(["latents"])
     assert twice.fingerprint_of(["latents", "fine"]) == twice.fingerprint_of(["fine", "latents"])
-    extract(folder, PoolConfig(factor=16))
+    extract(folder, PoolConfig(factor=16), replace=True)
     assert Dataset.open(folder).fingerprint_of(["latents"]) != once.fingerprint_of(["latents"])
     assert Dataset.open(folder).fingerprint_of(["fine"]) == twice.fingerprint_of(["fine"])
 
@@ -126,7 +129,7 @@ def test_a_job_that_died_goes_on_with_the_parts_that_are_left(folder, done):
     extract(folder, PoolConfig(factor=4), workers=lambda job, parts: seen.extend(parts) or in_process(job, parts))
     assert seen == [0, 1, 2]
     seen.clear()
-    extract(folder, POOL, workers=counted)
+    extract(folder, POOL, workers=counted, replace=True)
     assert seen == [0, 1, 2][done:]
     latents = Dataset.open(folder).gather_stimuli("latents", np.arange(10))
     assert np.allclose(latents, pooled(SOURCE.pixels(), 8), atol=1e-3)
@@ -159,6 +162,52 @@ def test_two_jobs_on_one_data_set_both_publish(folder):
         publish(job)
     assert set(Dataset.open(folder).target_specs) == {"frames", "one", "two"}
     assert check(folder).good
+
+
+def read(folder):
+    return Dataset.open(folder).gather_stimuli("latents", np.arange(10))
+
+
+def test_other_values_of_the_same_name_are_refused_unless_they_shall_give_way(folder):
+    """Told before anything is computed; the stored values stay."""
+
+    def never(job, parts):
+        raise AssertionError("nothing is to be computed")
+
+    extract(folder, POOL)
+    with pytest.raises(
+        ConfigError, match=r"'latents' of \S+ was computed with {'factor': 8}, expected {'factor': 16}; .*replace=true"
+    ):
+        extract(folder, PoolConfig(factor=16), workers=never)
+    extract(folder, OddConfig(target="odd"))
+    with pytest.raises(ConfigError, match=r"with {'name': 'odd', .*}, expected {'name': 'slow'"):
+        extract(folder, SlowConfig(target="odd", log=""), workers=never)
+    assert np.allclose(read(folder), pooled(SOURCE.pixels(), 8), atol=1e-3)
+    extract(folder, PoolConfig(factor=16), replace=True)
+    assert np.allclose(read(folder), pooled(SOURCE.pixels(), 16), atol=1e-3)
+    extract(folder, PoolConfig(factor=16), workers=never)
+
+
+def test_a_changed_encoder_computes_other_values(folder, monkeypatch):
+    """Version 1 is that of features which were stored without one: the hash is that of the settings alone."""
+    plain = json.dumps({"factor": 8, "name": "pool", "target": "latents"}, separators=(",", ":")).encode()
+    assert identity(POOL) == hashlib.sha256(plain).hexdigest()[:16]
+    extract(folder, POOL)
+    monkeypatch.setattr(PoolConfig, "version", 2)
+    assert identity(POOL) != hashlib.sha256(plain).hexdigest()[:16]
+    with pytest.raises(ConfigError, match="was computed from other weights or by another version of it; choose"):
+        extract(folder, POOL)
+    assert Job.of(Dataset.open(folder), POOL, replace=True).pending() == [0, 1, 2]
+
+
+def test_a_name_taken_by_others_meanwhile_is_told(folder):
+    job = Job.of(Dataset.open(folder), PoolConfig(factor=16))
+    for _ in in_process(job, job.pending()):
+        pass
+    extract(folder, POOL)
+    with pytest.raises(ConfigError, match=r"'latents' of \S+ was computed with"):
+        publish(job)
+    assert np.allclose(read(folder), pooled(SOURCE.pixels(), 8), atol=1e-3)
 
 
 def test_stimuli_published_anew_meanwhile_are_told(folder):

@@ -87,6 +87,10 @@ def test_the_command_computes_and_says_what(folder, tmp_path, capsys, monkeypatc
     code, said, _ = cineray(capsys, monkeypatch, folder, *words)
     assert (code, said) == (0, f"'clip_tokens' of {folder}: float16 (8,) (dim)\n")
     assert set(Dataset.open(folder).target_specs) == {"frames", "small", "clip_tokens"}
+    code, _, problem = cineray(capsys, monkeypatch, folder, "pool", "factor=8", "target=small")
+    assert (code, "replace=true" in problem) == (2, True)
+    code, said, _ = cineray(capsys, monkeypatch, folder, "pool", "factor=8", "target=small", "replace=true")
+    assert (code, said) == (0, f"'small' of {folder}: float16 (3, 3, 4, 4) (frames channels height width)\n")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,7 @@ def test_the_command_computes_and_says_what(folder, tmp_path, capsys, monkeypatc
         (["set", "clip"], "found 'clip', expected an encoder"),
         (["set", "hf_clip"], "setting 'part' of HFClipConfig: Field required"),
         (["set", "pool", "num_actors=0"], "found num_actors=0, expected a whole number from 1 on"),
+        (["set", "pool", "replace=yes please"], "found replace=yes please, expected true or false"),
         (["set", "pool", "size=3"], "setting 'size' of PoolConfig"),
         (["nowhere", "pool"], "holds no manifest.json"),
     ],

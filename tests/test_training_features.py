@@ -25,6 +25,7 @@ class LettersConfig(Config):
     """How often each vowel is in the caption."""
 
     reads_frames: ClassVar[bool] = False
+    version: ClassVar[int] = 1
     name: Literal["letters"] = "letters"
     target: str = "letters"
     scale: float = 1.0
@@ -98,10 +99,10 @@ def test_a_run_can_learn_a_computed_target(reader):
 @pytest.mark.parametrize("use", [*USES, "launch"])
 def test_other_values_of_a_feature_that_is_read_are_refused(reader, use):
     before = Dataset.open(reader / "data").fingerprint_of(["letters"])
-    extract(reader / "data", LettersConfig(scale=2.0))
+    extract(reader / "data", LettersConfig(scale=2.0), replace=True)
     uses = USES | {"launch": lambda folder: launch(read_run(Store.at(f"{folder}/run")), f"{folder}/run")}
     with pytest.raises(ConfigError, match=r"has fingerprint \w{16}, .* made from \w{16}; publish"):
         uses[use](reader)
-    extract(reader / "data", LettersConfig())
+    extract(reader / "data", LettersConfig(), replace=True)
     assert Dataset.open(reader / "data").fingerprint_of(["letters"]) == before
     USES.get(use, go_on)(reader)

@@ -44,7 +44,7 @@ def check(words: list[str]) -> None:
 
 
 def features(words: list[str]) -> None:
-    """Compute a target of every stimulus on Ray: ``features DATASET ENCODER [num_actors=N] [key=value …]``.
+    """Compute a target of every stimulus: ``features DATASET ENCODER [num_actors=N] [replace=true] [key=value …]``.
 
     Run again after a crash, it goes on with the row groups that are left.
     """
@@ -62,8 +62,10 @@ def features(words: list[str]) -> None:
     num_actors = changes.pop("num_actors", None)
     if num_actors is not None and (type(num_actors) is not int or num_actors < 1):
         raise ConfigError(f"found num_actors={num_actors}, expected a whole number from 1 on")
+    if type(replace := changes.pop("replace", False)) is not bool:
+        raise ConfigError(f"found replace={replace}, expected true or false")
     encoder = known[name].parse(nested(changes))
-    job = Job.of(Dataset.open(url), encoder)  # what is wrong is told before Ray starts
+    job = Job.of(Dataset.open(url), encoder, replace=replace)  # what is wrong is told before Ray starts
     with connected():
         from cineray.datasets.features import on_ray
 

@@ -45,13 +45,16 @@ class Job:
     identity: str
     part_rows: int
     """Stimuli of a part; the last one may have fewer."""
+    replace: bool = False
+    """Whether other values of the same name give way."""
 
     @classmethod
-    def of(cls, dataset: Dataset, encoder: EncoderSettings) -> Self:
+    def of(cls, dataset: Dataset, encoder: EncoderSettings, *, replace: bool = False) -> Self:
         """Look at data and encoder without computing anything.
 
         Raises:
-            CinerayError: They do not suit each other, or a pretrained part is missing.
+            CinerayError: They do not suit each other, a pretrained part is missing, or the name is that of other values
+                and ``replace`` is not set.
         """
         if encoder.target in dataset.manifest.targets:
             raise ConfigError(
@@ -59,12 +62,28 @@ class Job:
                 "set target=…"
             )
         spec = encoder.spec(dataset)
-        return cls(dataset, encoder, spec, identity(encoder), group_rows(spec.num_bytes))
+        job = cls(dataset, encoder, spec, identity(encoder), group_rows(spec.num_bytes), replace)
+        job.require_place(dataset.manifest)
+        return job
 
     def published(self, manifest: Manifest) -> bool:
         """Whether a version of the data set holds the values already."""
         known = manifest.features.get(self.encoder.target)
         return known is not None and known.identity == self.identity
+
+    def require_place(self, manifest: Manifest) -> None:
+        """Refuse a version of the data set that holds other values under the same name, unless they are to give way."""
+        target, known = self.encoder.target, manifest.features.get(self.encoder.target)
+        if known is None or self.replace or self.published(manifest):
+            return
+        found, wanted = known.encoder, self.encoder.model_dump(mode="json")
+        changed = [key for key in found | wanted if found.get(key) != wanted.get(key)]
+        found, wanted = ({key: values.get(key) for key in changed} for values in (found, wanted))
+        difference = f"with {found}, expected {wanted}" if changed else "from other weights or by another version of it"
+        raise ConfigError(
+            f"'{target}' of {self.dataset.store.url} was computed {difference}; choose another name (target=…), or "
+            "replace it for everybody who reads it (replace=true)"
+        )
 
     @property
     def num_parts(self) -> int:
@@ -173,18 +192,19 @@ def in_process(job: Job, parts: Sequence[int]) -> Iterator[int]:
         yield part
 
 
-def extract(url: str | Path, encoder: EncoderSettings, **how: Any) -> Manifest:
+def extract(url: str | Path, encoder: EncoderSettings, *, replace: bool = False, **how: Any) -> Manifest:
     """Compute a target of every stimulus and publish it as the data set's next version.
 
     Args:
         url: folder or ``s3://`` prefix of a published data set.
         encoder: computes the values.
+        replace: whether other values of the same name give way.
         how: of `complete`.
 
     Raises:
         CinerayError: as `Job.of` and `complete`.
     """
-    return complete(Job.of(Dataset.open(url), encoder), **how)
+    return complete(Job.of(Dataset.open(url), encoder, replace=replace), **how)
 
 
 def complete(
@@ -234,6 +254,7 @@ def _publish(job: Job, info: FeatureInfo, objects: Sequence[ObjectInfo]) -> Mani
         before, tag = Manifest.read_tagged(store)
         if before.stimuli_fingerprint != job.dataset.manifest.stimuli_fingerprint:
             raise DataError(f"the stimuli of {store.url} were published anew meanwhile; compute '{target}' again")
+        job.require_place(before)  # others may have taken the name meanwhile
         manifest = before.with_features(target, info, objects)
         try:
             manifest.publish(store, tag)

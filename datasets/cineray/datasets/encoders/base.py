@@ -55,6 +55,8 @@ class EncoderSettings(Protocol):
 
     reads_frames: ClassVar[bool]
     """Whether `Encoder.encode` looks at the frames."""
+    version: ClassVar[int]
+    """1, and one more with every change of the code that changes the values."""
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ class EncoderSettings(Protocol):
 class PretrainedSettings(Config):
     """Settings of an encoder whose weights come from elsewhere."""
 
+    version: ClassVar[int] = 1
     part: Part
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     """What the network computes in."""
@@ -102,8 +105,10 @@ class PretrainedSettings(Config):
 
 
 def identity(settings: EncoderSettings) -> str:
-    """First 16 hex digits of a sha256 over the settings and every pretrained file, wherever those lie."""
+    """First 16 hex digits of a sha256 over settings, version and every pretrained file, wherever those lie."""
     values = settings.model_dump(mode="json", exclude={"part"})
+    if settings.version > 1:  # the first one is not named: features that were stored without a version are of it
+        values["version"] = settings.version
     if isinstance(settings, PretrainedSettings):
         values["part"] = _digests(settings.folder)
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -31,6 +31,7 @@ class FlowConfig(Config):
     """Settings of the flow: Farneback's method (2003), the grey frames in full size."""
 
     reads_frames: ClassVar[bool] = True
+    version: ClassVar[int] = 1
     name: Literal["flow"] = "flow"
     target: str = "flow"
 

@@ -28,6 +28,7 @@ class GradientsConfig(Config):
     """
 
     reads_frames: ClassVar[bool] = True
+    version: ClassVar[int] = 1
     name: Literal["gradients"] = "gradients"
     target: str = "tokens"
     cells: int = Field(default=4, ge=1)

@@ -21,6 +21,7 @@ class PoolConfig(Config):
     """Settings of the area pooling."""
 
     reads_frames: ClassVar[bool] = True
+    version: ClassVar[int] = 1
     name: Literal["pool"] = "pool"
     target: str = "latents"
     factor: int = Field(default=8, ge=1)

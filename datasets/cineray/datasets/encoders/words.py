@@ -24,6 +24,7 @@ class WordsConfig(Config):
     """
 
     reads_frames: ClassVar[bool] = False
+    version: ClassVar[int] = 1
     name: Literal["words"] = "words"
     target: str = "words"
     dim: int = Field(default=128, ge=2)
