@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,38 @@ def ray_inside(sources: Sources) -> Iterator[str]:
                 yield path
 
 
+def loaded(tree: ast.Module) -> Iterator[str]:
+    """What importing a module imports: not what stands in functions, or is there for type checkers alone."""
+    todo: list[ast.AST] = [*tree.body]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            todo += ast.iter_child_nodes(node)
+
+
+def circular(sources: Sources) -> Iterator[str]:
+    """Imports that come back to where they began: which module works as the first import is then a matter of luck.
+
+    A module runs the packages around what it imports, too, unless it lies in them itself.
+    """
+    names = {module(path): set(loaded(tree)) for path, tree in python(sources) if path.split("/")[0] in ROOTS}
+    needs: dict[str, set[str]] = {}
+    for name, imported in names.items():
+        meant = {entry if entry in names else entry.rpartition(".")[0] for entry in imported}
+        around = {str(parent).replace("/", ".") for entry in meant for parent in Path(entry.replace(".", "/")).parents}
+        needs[name] = (meant | {p for p in around if not f"{name}.".startswith(f"{p}.")}) & set(names)
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        yield from (f"{before} is imported by {after}" for before, after in pairwise(error.args[1]))
+
+
 def stale_contracts(sources: Sources) -> Iterator[str]:
     """Names in the import contracts that no module bears: such a contract keeps nothing."""
     known = {module(path) for path in sources if path.endswith(".py") and path.split("/")[0] in ROOTS}
@@ -154,6 +188,11 @@ VIOLATIONS: dict[Rule, Sources] = {
     ray_inside: {
         "core/cineray/core/x.py": "import ray",
         "serving/cineray/serving/x.py": "def f():\n  from ray import y",
+    },
+    circular: {
+        "training/cineray/training/weights.py": "from cineray.training.models.base import Model",
+        "training/cineray/training/models/__init__.py": "import cineray.training.models.prior",
+        "training/cineray/training/models/prior.py": "from cineray.training import weights",
     },
     stale_contracts: {"pyproject.toml": CONTRACT},
 }
