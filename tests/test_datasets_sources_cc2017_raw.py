@@ -1,5 +1,7 @@
 """cc2017's published folder: trimming, pairing and mask against polyfit and scipy, clips by numbered pictures."""
 
+from itertools import product
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -92,12 +94,12 @@ def test_the_prepared_run_is_the_published_one(folder):
     np.testing.assert_allclose(found.brain, expected, atol=1e-4)
 
 
-def expected_p(folder):
+def expected_p(folder, films=TRAIN[:16]):
     """(columns,) two-sided p: corrcoef, arctanh and scipy's t-test, column by column."""
-    runs = {(film, n): without_drift(volumes(folder, film, n)[1:241]) for film in TRAIN for n in (1, 2)}
+    runs = {(film, n): without_drift(volumes(folder, film, n)[1:241]) for film in films for n in (1, 2)}
     p = []
     for column in range(CORTEX):
-        r = [np.corrcoef(runs[film, 1][:, column], runs[film, 2][:, column])[0, 1] for film in TRAIN]
+        r = [np.corrcoef(runs[film, 1][:, column], runs[film, 2][:, column])[0, 1] for film in films]
         p.append(stats.ttest_1samp(np.arctanh(r), 0).pvalue)
     return np.array(p)
 
@@ -111,6 +113,28 @@ def test_the_mask_is_that_of_scipy_on_training_showings(folder):
     ((first, end),) = [(a, b) for a, b in config(folder).notes()["voxels"]["subj01"]][:1]
     assert list(range(first, end)) == expected[: end - first].tolist()
     assert next(config(folder, alpha=1e-9).recordings()).brain.shape[1] == (p * CORTEX < 1e-9).sum()
+
+
+def kept_vertices(source):
+    return [column for first, end in source.notes()["voxels"]["subj01"] for column in range(first, end)]
+
+
+def test_validation_segments_have_no_part_in_the_mask_unless_named(tmp_path):
+    """With 17 and 18 as published, with noise in their place, and named for the mask as published."""
+    write_raw(tmp_path, np.random.default_rng(5))
+    noise = np.random.default_rng(98)
+    before = {level: kept_vertices(config(tmp_path, alpha=level)) for level in (0.5, 1e-3, 1e-6)}
+    for film, repeat in product(TRAIN[16:], (1, 2)):
+        write_run(tmp_path, 1, film, repeat, noise.normal(size=(245, CORTEX)))
+    assert {level: kept_vertices(config(tmp_path, alpha=level)) for level in before} == before
+    p = expected_p(tmp_path, TRAIN)
+    for level in before:
+        whole = config(tmp_path, alpha=level, mask_films=TRAIN)
+        assert kept_vertices(whole) == np.flatnonzero(p * CORTEX < level).tolist()
+    assert any(before[level] != kept_vertices(config(tmp_path, alpha=level, mask_films=TRAIN)) for level in before)
+    assert kept_vertices(config(tmp_path, keep=3, mask_films=TRAIN[2:5])) == sorted(
+        np.argsort(expected_p(tmp_path, TRAIN[2:5]))[:3].tolist()
+    )
 
 
 def test_a_rank_takes_the_smallest_p(folder):
@@ -208,3 +232,6 @@ def test_what_is_missing_or_wrong_is_one_sentence(folder, tmp_path):
     for wrong in ({"films": ["seg19"]}, {"subjects": [4]}, {"layout": "released", "keep": 5}):
         with pytest.raises(ConfigError):
             config(folder, **wrong)
+    for films in (["seg1", "test1"], ["seg1"], ["seg1", "seg2", "seg1"]):
+        with pytest.raises(ConfigError, match="expected two or more of seg1 to seg18, each once; test films never"):
+            config(folder, mask_films=films)

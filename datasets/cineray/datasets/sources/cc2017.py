@@ -20,6 +20,7 @@ from cineray.datasets.sources.cc2017_films import (
     CLIP_S,
     FILMS,
     TEST,
+    TRAIN,
     peak_lags,
     place,
     recording,
@@ -30,7 +31,7 @@ from cineray.datasets.video import scene_cuts
 
 __all__ = ["Cc2017Config"]
 
-RAW_ONLY = ("fps", "trim", "voxels", "alpha", "keep")
+RAW_ONLY = ("fps", "trim", "voxels", "mask_films", "alpha", "keep")
 """Settings that the released tensors have already decided."""
 
 
@@ -60,7 +61,9 @@ class Cc2017Config(Config):
     trim: bool = True
     """Keep the 240 volumes of the published preparation; False keeps all, for another lag than 4 s."""
     voxels: Literal["reproducible", "cortex"] = "reproducible"
-    """``reproducible``: vertices that answer alike to both showings of the 18 training segments."""
+    """``reproducible``: vertices that answer alike to both showings of ``mask_films``."""
+    mask_films: tuple[str, ...] = TRAIN[:16]
+    """Training segments that decide so; 17 and 18 are left to validation. The published mask is that of all 18."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Bonferroni-corrected level of that (the original preparation took .01)."""
     keep: int | None = Field(default=None, ge=1)
@@ -72,6 +75,11 @@ class Cc2017Config(Config):
     def _consistent(self) -> "Cc2017Config":
         if unknown := set(self.films) - set(FILMS):
             raise ConfigError(f"there is no film '{min(unknown)}'; the films are seg1 to seg18 and test1 to test5")
+        if len(set(self.mask_films) & set(TRAIN)) != len(self.mask_films) or len(self.mask_films) < 2:
+            raise ConfigError(
+                f"mask_films is {', '.join(self.mask_films) or 'empty'}, expected two or more of seg1 to seg18, each "
+                "once; test films never decide which vertices are kept"
+            )
         if not self.subjects or not set(self.subjects) <= {1, 2, 3}:
             raise ConfigError(f"subjects is {self.subjects}, expected some of 1, 2, 3")
         for name in RAW_ONLY if self.layout == "released" else ():
@@ -132,14 +140,14 @@ class Cc2017Config(Config):
 
     @cached_property
     def _kept(self) -> dict[int, NDArray[np.int64]]:
-        """Subject -> cortical vertices kept. Only training showings decide."""
+        """Subject -> cortical vertices kept. Only `mask_films` decide."""
         kept = {}
         for subject in self.subjects:
             if self.voxels == "cortex":
                 first = raw.read_run(Path(self.folder), subject, self.film_names[0], 1, trim=self.trim)[0]
                 kept[subject] = np.arange(first.shape[1])
                 continue
-            t, p = raw.reproducibility(raw.train_pairs(Path(self.folder), subject))
+            t, p = raw.reproducibility(raw.pairs(Path(self.folder), subject, self.mask_films))
             kept[subject] = raw.reproducible(t, p, alpha=self.alpha, keep=self.keep)
             if not len(kept[subject]):
                 raise DataError(f"no vertex of subject {subject} answers alike to both showings; set source.keep")

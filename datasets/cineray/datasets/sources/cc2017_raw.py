@@ -1,6 +1,6 @@
 """cc2017 as published: one CIFTI file a run, one mp4 a film, and the voxels that answer alike to both showings."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from cineray.datasets.sources.cc2017_films import CLIP_S, DETREND, FLAT, NUM_CLI
 from cineray.datasets.sources.images import read_series
 from cineray.datasets.video import read_clips
 
-__all__ = ["film_clips", "read_run", "reproducibility", "reproducible", "train_pairs"]
+__all__ = ["film_clips", "pairs", "read_run", "reproducibility", "reproducible"]
 
 LATE = (*TRAIN, "test1")
 """Films whose scanner started 2 s into the film; with the others it started with the film."""
@@ -57,9 +57,11 @@ def read_run(
     return series.load(columns)[kept], onset_s[kept]
 
 
-def train_pairs(folder: Path, subject: int) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-    """Both showings of each training segment, trimmed: (240, vertices) each, one segment in memory."""
-    for film in TRAIN:
+def pairs(
+    folder: Path, subject: int, films: Sequence[str]
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """Both showings of each of these training segments, trimmed: (240, vertices) each, one segment in memory."""
+    for film in films:
         one, other = (read_run(folder, subject, film, repeat, trim=True)[0] for repeat in (1, 2))
         if np.array_equal(one, other):
             raise DataError(f"both runs of {film} of subject {subject} are the same recording; copy them again")
