@@ -273,7 +273,7 @@ def test_pictures_have_no_motion_and_repeats_are_averaged(tmp_path):
 def test_a_papers_table_takes_its_frames_and_names():
     metrics, frames = EvaluateVideoConfig(paper="neurons").chosen()
     assert "ssim@columns" in metrics
-    assert (frames.fps, frames.first, frames.step) == (8, 4, 2)
+    assert (frames.fps, frames.predicted_fps, frames.first, frames.step) == (3, 8, 4, 2)
     with pytest.raises(ConfigError, match="there is no metric 'sim'"):
         EvaluateVideoConfig.parse({"metrics": ["sim"]})
 

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.transforms import v2
 
+from cineray.core.errors import ConfigError
 from cineray.training.pictures.captions import bleu1, rouge1, rouge_l
 from cineray.training.pictures.flow import endpoint_error, farneback, flow_cosine
 from cineray.training.pictures.hue import hue, hue_animator
@@ -193,8 +194,7 @@ def test_the_published_epe_sees_other_greys():
         (FrameRule(), 8.0, np.arange(6) / 3),
         (FrameRule(), 2.0, np.arange(4) / 2),
         (FrameRule(fps=4), 8.0, np.arange(8) / 4),
-        (FrameRule(fps=8, first=4, step=2), 8.0, np.arange(4, 16, 2) / 8),
-        (FrameRule(fps=8, first=4, step=2), 0.5, [0.0]),
+        (FrameRule(), 0.25, [0.0]),
     ],
 )
 def test_compared_moments(rule, truth_fps, expected_s):
@@ -206,9 +206,17 @@ def test_frames_are_the_nearest_ones():
     moments = FrameRule().moments_s(2.0, 8.0)
     assert FrameRule.frames_at(video, 8.0, moments).tolist() == [0, 3, 5, 8, 11, 13]
     assert FrameRule.frames_at(video[:1], 1.0, moments).tolist() == [0] * 6
-    assert FrameRule(fps=8, first=4, step=2).compared_fps(8.0) == 4.0
     loop = [min(range(16), key=lambda k: abs(k / 8 - t)) for t in moments]
     assert FrameRule.frames_at(video, 8.0, moments).tolist() == loop
+
+
+def test_the_published_slice_of_a_prediction():
+    rule, video = FrameRule(predicted_fps=8, first=4, step=2), np.arange(16, dtype=np.uint8)
+    moments = rule.predicted_moments_s(rule.moments_s(2.0, 3.0))
+    np.testing.assert_array_equal(FrameRule.frames_at(video, 8.0, moments), video[4::2])
+    assert FrameRule().predicted_moments_s(moments) is moments
+    with pytest.raises(ConfigError, match="only beside predicted_fps"):
+        FrameRule.parse({"first": 4})
 
 
 def test_captions():

@@ -102,6 +102,43 @@ def test_expected_retrieval_agrees_with_both_sampling_protocols():
     assert exact == pytest.approx(np.mean(own), abs=0.03)
 
 
+REPEATS = {"even": [0, 1, 2, 3, 4, 5], "repeated": [0, 0, 0, 0, 1, 1, 2, 3, 4, 4]}
+
+
+@pytest.mark.parametrize("name", ["retrieve_image", "retrieve_brain", "retrieve_brain_top5", "retrieve_brain_rank"])
+@pytest.mark.parametrize("own", REPEATS.values(), ids=REPEATS.keys())
+def test_chance_of_retrieval_is_what_guessing_scores(name, own):
+    """Also where clips were shown several times, which makes a clip's own predictions few among many."""
+    own, rng, num = np.array(own), np.random.default_rng(0), 4000
+    every, pool = np.arange(len(own)), np.unique(own)
+    metric = VIDEO_METRICS[name]
+    assert metric.chance is not None
+    guess = Backbone("guess", lambda pictures: {"embedding": rng.standard_normal((len(pictures), 12))})
+    blank = np.zeros((1, 4, 4, 3), np.uint8)
+    found, chance = [], metric.chance(Pairing(Bank([]), Bank([]), every, own, pool, 3.0))
+    for _ in range(num // len(own)):
+        banks = (Bank([blank] * len(own)), Bank([blank] * len(pool)))
+        found.append(metric.values(Pairing(*banks, every, own, pool, 3.0), {"clip": guess}))
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    np.testing.assert_array_less(np.abs(np.mean(found, axis=0) - chance), 4.5 * error + 1e-9)
+    if name == "retrieve_brain" and len(own) == 10:
+        np.testing.assert_allclose(chance[[0, 4, 6]], [1 / 7, 1 / 9, 1 / 10])
+
+
+def test_top5_and_rank_by_sorting(clips):
+    predicted, truth = clips
+    every = np.arange(NUM)
+    pairing = Pairing(predicted, truth, every, (every + 1) % NUM, every, 3.0)
+    p, t = (np.stack([v.mean(0) for v in b.by_frame(networks()["clip"], "embedding")]) for b in clips)
+    cosine = (p / np.linalg.norm(p, axis=1, keepdims=True)) @ (t / np.linalg.norm(t, axis=1, keepdims=True)).T
+    for k in range(NUM):
+        own = (k + 1) % NUM
+        for direction, candidates in (("image", cosine[k]), ("brain", cosine[:, own])):
+            rank = 1 + sorted(candidates, reverse=True).index(cosine[k, own])
+            assert VIDEO_METRICS[f"retrieve_{direction}_rank"].values(pairing, networks())[k] == rank
+            assert VIDEO_METRICS[f"retrieve_{direction}_top5"].values(pairing, networks())[k] == (rank <= 5)
+
+
 def test_permuted_features_identify_at_chance():
     rng = np.random.default_rng(2)
     every = np.arange(300)

@@ -38,6 +38,7 @@ class Truths:
     bank: Bank
     fps: float
     """Compared frames a second."""
+    rule: FrameRule
 
     @classmethod
     def read(cls, dataset: Dataset, stimulus_ids: Sequence[str], rule: FrameRule) -> "Truths":
@@ -63,6 +64,7 @@ class Truths:
             moments_s,
             Bank(videos, [line["caption"] for line in shown]),
             float(np.median([rule.compared_fps(own) for own in fps])),
+            rule,
         )
 
     @cached_property
@@ -112,7 +114,8 @@ class SubjectClips:
                 raise ConfigError(f"clip {entry.example} has no {part}; evaluate another part")
             frames, fps = (found[None], 1.0) if part == "keyframe" else (found, _fps(clip.fps, len(found), clip.video))
             own.append(number[entry.stimulus_id])
-            videos.append(FrameRule.frames_at(frames, fps, truths.moments_s[own[-1]]))
+            moments_s = truths.rule.predicted_moments_s(truths.moments_s[own[-1]])
+            videos.append(FrameRule.frames_at(frames, fps, moments_s))
             captions.append(clip.caption)
         return cls(subject, Bank(videos, captions), np.array(own, np.int64))
 

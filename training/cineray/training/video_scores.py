@@ -31,6 +31,8 @@ class Found:
     baselines: dict[str, Array]
     truth: Array
     """The truth in place of its reconstruction: the best that can be reached, or the film's own smoothness."""
+    chance: Array | None
+    """Of a guess among the candidates each clip has; None where only wrong pairs can tell."""
 
 
 def measure(
@@ -64,6 +66,9 @@ def measure(
         ],
         {name: np.stack([held(p, name, *found) for p in people]) for name, found in stand_in.items()},
         np.stack([held(p, "truth", truths.bank, np.arange(len(truths.ids))) for p in people]),
+        np.stack([_by_stimulus(p.own, metric.chance(p.pairing(truths)), len(truths.ids)) for p in people])
+        if metric.chance
+        else None,
     )
 
 
@@ -83,9 +88,9 @@ def clip_draws(num_subjects: int, blocks: list[Any], *, num: int, seed: int) -> 
 
 def line(metric: VideoMetric, found: Found, subjects: list[str], draws: Draws, networks: Networks) -> dict[str, Any]:
     """The metric's line of the table."""
-    scores = of_values(found.own, draws.weights)
+    scores = of_values(found.own, draws.weights, metric.centre)
     value, low, high = interval(scores, draws)
-    nulls = [centre for null in found.nulls if not np.isnan(centre := _centre(null))]
+    nulls = [c for null in found.nulls if (c := _centre(null, metric)) is not None]
     num_clips = int((~np.isnan(found.own)).any(0).sum())
     return {
         "metric": metric.name,
@@ -95,11 +100,13 @@ def line(metric: VideoMetric, found: Found, subjects: list[str], draws: Draws, n
         "value": value,
         "low": low,
         "high": high,
-        "chance": metric.chance(int(np.mean((~np.isnan(found.own)).sum(1)))) if metric.chance else None,
+        "chance": None
+        if found.chance is None
+        else _centre(np.where(np.isnan(found.own), np.nan, found.chance), metric),
         "null": float(np.mean(nulls)) if nulls else None,
         "null_sd": float(np.std(nulls)) if nulls else None,
-        "baselines": {name: _defined(_centre(values)) for name, values in found.baselines.items()},
-        "truth": _defined(_centre(found.truth)),
+        "baselines": {name: _centre(values, metric) for name, values in found.baselines.items()},
+        "truth": _centre(found.truth, metric),
         "higher_is_better": metric.higher_is_better,
         "num_subjects": len(subjects),
         "num_clips": num_clips,
@@ -168,11 +175,8 @@ def _around(value: float, error: float) -> dict[str, float]:
     return {"value": value, "low": value - 1.96 * error, "high": value + 1.96 * error}
 
 
-def _centre(values: Array) -> float:
-    """Mean over clips, then over subjects; NaN where no clip is defined."""
-    rows = [row[~np.isnan(row)].mean() for row in values if not np.isnan(row).all()]
-    return float(np.mean(rows)) if rows else float("nan")
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else value
+def _centre(values: Array, metric: VideoMetric) -> float | None:
+    """Over clips, then mean over subjects; None where no clip is defined."""
+    centre = {"mean": np.mean, "median": np.median}[metric.centre]
+    rows = [centre(row[~np.isnan(row)]) for row in values if not np.isnan(row).all()]
+    return float(np.mean(rows)) if rows else None

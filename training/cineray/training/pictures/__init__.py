@@ -5,6 +5,7 @@ from cineray.training.pictures.flow import endpoint_error, flow_cosine
 from cineray.training.pictures.hue import hue, hue_animator
 from cineray.training.pictures.pixcorr import pixcorr
 from cineray.training.pictures.psnr import psnr
+from cineray.training.pictures.retrieval import RETRIEVAL_METRICS
 from cineray.training.pictures.semantic import SEMANTIC_METRICS
 from cineray.training.pictures.ssim import ssim, ssim_columns, ssim_rgb
 from cineray.training.pictures.text import TEXT_METRICS
@@ -59,13 +60,14 @@ _MOTION = (
         higher_is_better=True,
     ),
 )
-VIDEO_METRICS = {m.name: m for m in (*_PIXELS, *_MOTION, *SEMANTIC_METRICS, *TEXT_METRICS)}
+VIDEO_METRICS = {m.name: m for m in (*_PIXELS, *_MOTION, *SEMANTIC_METRICS, *RETRIEVAL_METRICS, *TEXT_METRICS)}
 
 DEFAULT = (
     "nway_video@2", "nway_video@10", "nway_video@50", "nway_frame@2", "nway_frame@10", "nway_frame@50",
     "clip_sim", "video_sim", "ssim", "psnr", "pixcorr", "hue", "clip_smooth", "epe", "flow_cos",
     "alex2", "alex5", "incep", "clip", "effnet", "swav",
-    "retrieve_image", "retrieve_brain", "retrieve_image@10", "retrieve_brain@10", "retrieve_image@50",
+    "retrieve_image", "retrieve_brain", "retrieve_image_top5", "retrieve_brain_top5", "retrieve_image_rank",
+    "retrieve_brain_rank", "retrieve_image@10", "retrieve_brain@10", "retrieve_image@50",
     "retrieve_brain@50", "retrieve_image@300", "retrieve_brain@300",
     "caption_rouge1", "caption_rougeL", "caption_bleu1", "fvd",
 )  # fmt: skip

@@ -29,6 +29,7 @@ __all__ = [
 Networks = Mapping[str, Backbone]
 """Role -> network."""
 Values = Callable[[Pairing, Networks], NDArray[np.float64]]
+Chance = Callable[[Pairing], NDArray[np.float64]]
 Level = Literal["pixels", "motion", "smoothness", "semantics", "features", "retrieval", "text", "set"]
 
 STILL = ("mean_training_frame", "flat_grey", "first_frame")
@@ -43,8 +44,10 @@ class VideoMetric:
     meaning: str
     level: Level
     values: Values
-    chance: Callable[[int], float] | None = None
-    """Number of clips -> expected value of a guess; None where only wrong pairs can tell."""
+    chance: Chance | None = None
+    """(pairs,) expected value of a guess among the candidates that pair has; None where only wrong pairs can tell."""
+    centre: Literal["mean", "median"] = "mean"
+    """What a subject's score is, over clips."""
     higher_is_better: bool = True
     needs: tuple[str, ...] = ()
     """Roles of networks."""
@@ -56,9 +59,9 @@ class VideoMetric:
     baselines: tuple[str, ...] = STILL
 
 
-def always(value: float) -> Callable[[int], float]:
-    """A chance level that does not depend on the number of clips."""
-    return lambda num_clips: value
+def always(value: float) -> Chance:
+    """A chance level that does not depend on the candidates."""
+    return lambda pairing: np.full(len(pairing.rows), value)
 
 
 def pixels(
@@ -68,7 +71,7 @@ def pixels(
     *,
     px: int,
     antialias: bool = True,
-    chance: Callable[[int], float] | None = None,
+    chance: Chance | None = None,
 ) -> VideoMetric:
     """A function of two videos, both resized to ``px`` x ``px``."""
 

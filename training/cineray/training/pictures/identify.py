@@ -9,9 +9,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Rivals", "rivals"]
+__all__ = ["Direction", "Rivals", "num_others", "rivals"]
 
 Index = NDArray[np.int64]
+Direction = Literal["image", "brain"]
+"""``image``: the prediction searches among truths. ``brain``: the truth searches among predictions."""
 
 
 class Rivals(NamedTuple):
@@ -28,9 +30,7 @@ class Rivals(NamedTuple):
         return 1 - self.better / self.others
 
 
-def rivals(
-    similarity: NDArray[np.float64], rows: Index, own: Index, pool: Index, direction: Literal["image", "brain"]
-) -> Rivals:
+def rivals(similarity: NDArray[np.float64], rows: Index, own: Index, pool: Index, direction: Direction) -> Rivals:
     """Count over the wrong candidates of every pair (rows[k], own[k]).
 
     Args:
@@ -38,7 +38,7 @@ def rivals(
         rows: (pairs,) prediction of each pair.
         own: (pairs,) truth of each pair.
         pool: the truths that are candidates, among them every ``own``.
-        direction: ``image``: the prediction searches among truths. ``brain``: the truth searches among predictions.
+        direction: who searches.
     """
     true = similarity[rows, own][:, None]
     if direction == "image":
@@ -46,3 +46,9 @@ def rivals(
     else:
         values, wrong = similarity[rows][:, own].T, own != own[:, None]
     return Rivals(((values >= true) & wrong).sum(1), wrong.sum(1))
+
+
+def num_others(own: Index, pool: Index, direction: Direction) -> Index:
+    """(pairs,): `Rivals.others`, which takes no similarity to know."""
+    candidates = pool if direction == "image" else own
+    return (candidates != own[:, None]).sum(1)

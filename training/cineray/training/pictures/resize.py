@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cineray.core.config import Config
 
@@ -12,25 +12,39 @@ __all__ = ["FrameRule", "resized"]
 
 
 class FrameRule(Config):
-    """Which frames of a clip are compared: ``fps`` a second from its beginning, of those ``[first::step]``.
+    """Which frames of a clip are compared: those at ``fps`` a second from its beginning, 6 of a clip of 2 s.
 
     Both videos are read at the same moments, each with its nearest frame. A truth with fewer frames a second is read at
-    its own frames. The default compares 6 frames of a clip of 2 s.
+    its own frames. Only legacy rules set ``predicted_fps``.
     """
 
     fps: float = Field(default=3.0, gt=0)
+    predicted_fps: float | None = Field(default=None, gt=0)
+    """Legacy: the prediction is read at so many frames a second, and of those ``[first::step]`` stand beside the
+    truth's, one after another, whatever the moments."""
     first: int = Field(default=0, ge=0)
     step: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _of_the_prediction(self) -> "FrameRule":
+        if self.predicted_fps is None and (self.first, self.step) != (0, 1):
+            raise ValueError(f"found first={self.first} step={self.step}, expected them only beside predicted_fps")
+        return self
+
     def compared_fps(self, truth_fps: float) -> float:
         """Compared frames a second, of a truth of so many."""
-        return min(self.fps, truth_fps) / self.step
+        return min(self.fps, truth_fps)
 
     def moments_s(self, length_s: float, truth_fps: float) -> NDArray[np.float64]:
         """Seconds from the clip's beginning, at least one."""
-        fps = min(self.fps, truth_fps)
-        every = np.arange(max(1, round(length_s * fps))) / fps
-        return every[self.first :: self.step] if len(every) > self.first else every[-1:]
+        fps = self.compared_fps(truth_fps)
+        return np.arange(max(1, round(length_s * fps))) / fps
+
+    def predicted_moments_s(self, moments_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Seconds of the prediction that stand beside the truth's ``moments_s``."""
+        if self.predicted_fps is None:
+            return moments_s
+        return (self.first + self.step * np.arange(len(moments_s))) / self.predicted_fps
 
     @staticmethod
     def frames_at(video: NDArray[np.uint8], fps: float, moments_s: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Metrics that look through a network: classes, embeddings, retrieval."""
+"""Metrics that look through a network: classes and embeddings."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -8,16 +8,13 @@ from numpy.typing import NDArray
 
 from cineray.training.metrics.similarity import pearson_matrix
 from cineray.training.pictures.bank import Pairing
-from cineray.training.pictures.base import Networks, VideoMetric, always, identification, mean_features, similarity
-from cineray.training.pictures.drawing import miss_all
-from cineray.training.pictures.identify import rivals
+from cineray.training.pictures.base import Networks, VideoMetric, always, identification, mean_features
 from cineray.training.pictures.nway import nway, nway_chance, nway_monte_carlo
 from cineray.training.pictures.smooth import adjacent, all_pairs, gated
 
 __all__ = ["SEMANTIC_METRICS"]
 
 Array = NDArray[np.float64]
-Direction = Literal["image", "brain"]
 NETWORKS = {
     "alex2": "published with AlexNet features.4",
     "alex5": "published with AlexNet features.11",
@@ -102,27 +99,6 @@ def _distance(role: str, source: str) -> VideoMetric:
     return VideoMetric(role, meaning, "features", values, higher_is_better=False, needs=(role,))
 
 
-def _retrieve(direction: Direction, pool: int | None, name: str = "") -> VideoMetric:
-    """The reconstruction's embedding searches its clip, or the clip its reconstruction; whole pool where None."""
-
-    def values(pairing: Pairing, networks: Networks) -> Array:
-        alike = similarity(pairing.predicted, pairing.truth, networks["clip"])
-        found = rivals(alike, pairing.rows, pairing.own, pairing.pool, direction)
-        return (found.better == 0).astype(float) if pool is None else miss_all(found.better, found.others, pool - 1)
-
-    query = "a reconstruction finds its clip" if direction == "image" else "a clip finds its reconstruction"
-    among = "among all" if pool is None else f"among {pool}, exact expectation"
-    return VideoMetric(
-        name or f"retrieve_{direction}" + (f"@{pool}" if pool else ""),
-        f"{query} {among}, by picture embedding",
-        "retrieval",
-        values,
-        lambda num: 1 / (pool or num),
-        needs=("clip",),
-        min_clips=pool or 2,
-    )
-
-
 SMOOTH = "prediction alone, read beside the truth's own value"
 SEMANTIC_METRICS = (
     *(_nway(what, n, kind) for what in ("frame", "video") for n in (2, 10, 50) for kind in ("", "@top3", "@top3_mc")),
@@ -176,8 +152,4 @@ SEMANTIC_METRICS = (
     *(identification(name, name, source) for name, source in NETWORKS.items()),
     _distance("effnet", "published with EfficientNet-B1 avgpool"),
     _distance("swav", "published with SwAV ResNet-50 avgpool"),
-    *(_retrieve(direction, pool) for pool in (None, 10, 50, 300) for direction in ("image", "brain")),
-    _retrieve("brain", 300, "retrieval@medarc_forward"),
-    _retrieve("image", 300, "retrieval@medarc_backward"),
-    _retrieve("image", 300, "retrieval@litemind"),
 )
