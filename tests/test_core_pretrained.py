@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import re
 
 import pytest
@@ -46,6 +47,17 @@ def test_a_folder_is_found_and_a_missing_one_named(tmp_path):
     assert locate(Part(folder=str(tmp_path))) == tmp_path
     with pytest.raises(ConfigError, match=r"no-such-part.*light generator"):
         locate(Part(folder=str(tmp_path / "no-such-part")))
+
+
+def test_a_folder_named_from_where_one_stands_is_found_from_elsewhere(tmp_path, monkeypatch):
+    """As by a process that Ray starts in a folder of its own."""
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    parts = [Part(folder="weights"), Part.parse({"folder": "./weights"}), Part(folder="~/weights")]
+    monkeypatch.chdir("elsewhere")
+    assert [locate(pickle.loads(pickle.dumps(part))) for part in parts] == [tmp_path / "weights"] * 3
 
 
 def test_a_pulled_part_is_found_and_only_at_its_revision(tmp_path):

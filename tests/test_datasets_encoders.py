@@ -59,7 +59,7 @@ def test_values_are_what_the_spec_says_and_those_of_each_row_alone(name, folder,
 @pytest.mark.parametrize("encoder", [e for e in ENCODERS if issubclass(e, PretrainedSettings)])
 def test_a_missing_part_is_one_sentence(encoder, folder):
     extra = {"file": "x.tflite"} if encoder.model_fields["name"].default == "tflite" else {}
-    with pytest.raises(ConfigError, match=r"found no folder 'nowhere', expected a pretrained part .*pool"):
+    with pytest.raises(ConfigError, match=r"found no folder '/.*/nowhere', expected a pretrained part .*pool"):
         extract(folder, encoder(part=Part(folder="nowhere"), **extra))
 
 

@@ -1,5 +1,7 @@
 """Features on Ray Data: the values of one process, parts shared out, failures in one sentence."""
 
+import os
+import pickle
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 
 from cineray.core.errors import CinerayError, ConfigError
+from cineray.core.pretrained import Part
 from cineray.datasets import extraction
 from cineray.datasets.check import check
 from cineray.datasets.dataset import Dataset
+from cineray.datasets.encoders.clip import HFClipConfig
 from cineray.datasets.encoders.pool import PoolConfig
 from cineray.datasets.extraction import extract, in_process
 from cineray.datasets.features import on_ray
@@ -50,6 +54,19 @@ def test_on_ray_the_values_are_those_of_one_process_though_an_actor_dies(ray_clu
     assert check(folder).good
     with pytest.raises(ConfigError, match="found 2 CPUs, expected one for each of num_actors=3"):
         extract(folder, POOL, workers=partial(on_ray, num_actors=3))
+
+
+def test_a_job_named_from_where_one_stands_is_done_from_elsewhere(folder, tmp_path, monkeypatch):
+    """Data and weights by relative names, the parts by an actor in a folder of its own."""
+    made = tiny("hf_clip", tmp_path / "clip").part.folder
+    monkeypatch.chdir(tmp_path)
+    encoder = HFClipConfig(part=Part(folder=os.path.relpath(made)))
+    job = extraction.Job.of(Dataset.open(folder.name), encoder)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    there = pickle.loads(pickle.dumps(job))
+    assert list(in_process(there, there.pending())) == [0, 1, 2]
+    assert extraction.publish(job).features.keys() == {"clip_tokens"}
 
 
 @pytest.mark.cluster

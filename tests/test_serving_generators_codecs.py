@@ -43,5 +43,5 @@ def test_the_tiny_decoder_is_read_and_a_missing_one_is_one_sentence(tmp_path):
     with torch.no_grad():
         expected = (decoder(latents).clamp(0, 1) * 255).round().permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(found, expected, atol=1)
-    with pytest.raises(ConfigError, match=r"found no folder 'nowhere', .*codec\.name=pool"):
+    with pytest.raises(ConfigError, match=r"found no folder '/.*/nowhere', .*codec\.name=pool"):
         Taef2CodecConfig(part=Part(folder="nowhere")).build(size=(16, 16), device="cpu")

@@ -12,6 +12,7 @@ from cineray.core.errors import ConfigError, IntegrityError
 from cineray.training.models.base import ClosedForm, Sizes
 from cineray.training.models.prior import PriorConfig
 from cineray.training.models.prior_sampler import betas
+from cineray.training.models.published_config import PublishedConfig
 from cineray.training.models.semantic import SemanticConfig
 from cineray.training.published import load_published, read_published
 
@@ -239,6 +240,15 @@ def test_a_file_that_is_not_there_or_holds_one_tensor_is_one_sentence(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "one.pth")
     with pytest.raises(IntegrityError, match="holds Tensor, expected names and tensors"):
         read_published(tmp_path / "one.pth")
+
+
+def test_a_file_named_from_where_one_stands_is_meant_from_elsewhere(tmp_path, monkeypatch):
+    """As by a worker that Ray starts in a folder of its own, out of the text of ``run.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    text = PublishedConfig(file="weights.pth", parts=("text",)).dump()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert PublishedConfig.loads(text).file == str(tmp_path / "weights.pth")
 
 
 def test_the_reader_may_be_imported_first():

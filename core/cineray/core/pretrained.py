@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError, IntegrityError
@@ -37,10 +37,16 @@ class Part(Config):
     """A pretrained part by local folder, or by the hub's name and revision."""
 
     folder: str | None = None
+    """Made absolute, for Ray's processes work in folders of their own."""
     hub_id: str | None = None
     """``owner/name``."""
     revision: str | None = None
     """Branch, tag or commit; the main branch where it is None."""
+
+    @field_validator("folder")
+    @classmethod
+    def _absolute(cls, folder: str | None) -> str | None:
+        return folder and str(Path(folder).expanduser().absolute())
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -156,7 +162,7 @@ def locate(part: Part, *, root: Path | None = None, instead: str = INSTEAD) -> P
         ConfigError: The part is not there; says how to get it.
     """
     if part.folder is not None:
-        path = Path(part.folder).expanduser()
+        path = Path(part.folder)
         if not path.is_dir():
             raise ConfigError(f"found no folder '{part.folder}', expected a pretrained part there; {instead}")
         return path
