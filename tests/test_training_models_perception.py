@@ -76,6 +76,21 @@ def test_the_published_network_has_the_published_size(voxels, millions):
     assert parameter_table(factorised)["sub-a"] == linear(voxels, 256)
 
 
+def test_the_published_network_obeys_what_can_be_chosen_and_refuses_the_rest():
+    sizes = Sizes({"sub-a": 5}, 1, {"latents": (2, 4, 8, 8)})
+    for recipes_own in ({}, {"hidden": 4096}, {"dim": 256, "depth": 4}):
+        PerceptionConfig.parse({"expansion": "released", **recipes_own})
+    with torch.device("meta"):
+        model = PerceptionConfig(expansion="released", dropout=0.25, map_dropout=0.5).build(sizes)
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert rates.count(0.5) == 1
+    assert set(rates) == {0.25, 0.5}
+    for name, value, has in (("hidden", 512, 4096), ("depth", 2, 4), ("dim", 64, 256), ("read_in", "scan", "window")):
+        with pytest.raises(ConfigError, match=f"found {name}={value} beside expansion=released, .* has {has}; leave"):
+            PerceptionConfig.parse({"expansion": "released", name: value})
+        PerceptionConfig.parse({name: value})
+
+
 @pytest.mark.parametrize("aux", [None, "tokens", "frame_tokens", "features"])
 @pytest.mark.parametrize("read_in", ["scan", "window"])
 def test_gradient_reaches_every_parameter(aux, read_in):

@@ -6,10 +6,10 @@ maps of all frames of the clip, a video decoder makes latents of them, a second 
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -22,7 +22,8 @@ from cineray.training.models.video_decoder import Grouping, VideoDecoder
 
 __all__ = ["PerceptionConfig", "PerceptionDecoder", "ReleasedPerceptionDecoder", "TokenHead"]
 
-RELEASED_DIM, RELEASED_BOTTLENECK, RELEASED_DEPTH, RELEASED_DROPOUT = 4096, 256, 4, 0.15
+RELEASED: dict[str, Any] = {"read_in": "window", "dim": 256, "depth": 4, "hidden": 4096}
+"""Of the published network; not to be chosen."""
 FRAME_SD = 0.5
 """Of the first embeddings of the frames. Where they are small beside the brain's features (0.02), frames stay alike for
 long: a moving bar took twice as many steps."""
@@ -42,7 +43,7 @@ class PerceptionConfig(Config):
     expansion: Literal["factorised", "released"] = "factorised"
     """``factorised``: what all subjects share, plus a learned embedding of the frame. ``released``: the published
     network, in which every subject expands V voxels to 256 and these to V for each frame. It carries 134 M parameters
-    that never get gradient; ``read_in``, ``dim``, ``depth`` and ``hidden`` have no meaning for it."""
+    that never get gradient; ``read_in``, ``dim``, ``depth`` and ``hidden`` are not to be chosen for it."""
     grouping: Grouping = "clip"
     read_in: Reading = "window"
     """What a subject's layer reads (`cineray.training.models.read_in.Reading`)."""
@@ -59,6 +60,16 @@ class PerceptionConfig(Config):
     dropout: float = Field(default=0.15, ge=0, lt=1)
     map_dropout: float = Field(default=0.3, ge=0, lt=1)
     """On the feature maps."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, has in RELEASED.items() if self.expansion == "released" else ():
+            if (found := getattr(self, name)) not in (has, type(self).model_fields[name].default):
+                raise ConfigError(
+                    f"found {name}={found} beside expansion=released, whose network has {has}; leave {name} out, or "
+                    "set expansion=factorised"
+                )
+        return self
 
     def build(self, sizes: Sizes) -> "PerceptionDecoder | ReleasedPerceptionDecoder":
         """Make the network for these subjects and targets."""
@@ -95,10 +106,13 @@ class ReleasedPerceptionDecoder(nn.Module):
         super().__init__()
         frames = video_shape(config.target, sizes)[0]
         self.read_in = nn.ModuleDict(
-            {subject_key(s): InceptionExtension(sizes.scans * v, frames) for s, v in sizes.voxels.items()}
+            {
+                subject_key(s): InceptionExtension(sizes.scans * v, frames, config.dropout)
+                for s, v in sizes.voxels.items()
+            }
         )
-        self.mixer = ReleasedMixer(RELEASED_DIM, RELEASED_DEPTH, RELEASED_DROPOUT)
-        self.heads = FrameHeads(config, RELEASED_DIM, sizes)
+        self.mixer = ReleasedMixer(RELEASED["hidden"], RELEASED["depth"], config.dropout)
+        self.heads = FrameHeads(config, RELEASED["hidden"], sizes)
 
     def forward(self, brain: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rows in the order of ``brain``."""
@@ -109,15 +123,13 @@ class ReleasedPerceptionDecoder(nn.Module):
 class InceptionExtension(nn.Module):
     """A subject's V voxels to 256, these to V for each frame, these to the shared width."""
 
-    def __init__(self, voxels: int, frames: int) -> None:
+    def __init__(self, voxels: int, frames: int, dropout: float) -> None:
         super().__init__()
-        self.frames = frames
-        self.squeeze = nn.Sequential(nn.Linear(voxels, RELEASED_BOTTLENECK), nn.GELU(), nn.Dropout(RELEASED_DROPOUT))
-        self.mixer = ReleasedMixer(RELEASED_BOTTLENECK, 1, RELEASED_DROPOUT, linears=1)
-        self.expand = nn.Sequential(
-            nn.Linear(RELEASED_BOTTLENECK, frames * voxels), nn.GELU(), nn.Dropout(RELEASED_DROPOUT)
-        )
-        self.ridge = nn.Linear(voxels, RELEASED_DIM)
+        self.frames, dim = frames, RELEASED["dim"]
+        self.squeeze = nn.Sequential(nn.Linear(voxels, dim), nn.GELU(), nn.Dropout(dropout))
+        self.mixer = ReleasedMixer(dim, 1, dropout, linears=1)
+        self.expand = nn.Sequential(nn.Linear(dim, frames * voxels), nn.GELU(), nn.Dropout(dropout))
+        self.ridge = nn.Linear(voxels, RELEASED["hidden"])
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, voxels) to (rows · frames, 4096)."""
