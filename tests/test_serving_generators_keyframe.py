@@ -210,6 +210,15 @@ def test_the_adapter_reads_image_and_caption(adapter):
         adapter([Condition(tokens=tokens(0))])
 
 
+def test_without_a_caption_the_adapter_is_prompted_as_by_its_own_code(adapter):
+    """A pipeline's keyframes come before their captions."""
+    silent = Condition(tokens=tokens(0, (1, 6)), seed=1)
+    own, sea = (adapter([replace(silent, caption=text)]) for text in ("best quality, high quality", "sea"))
+    np.testing.assert_array_equal(adapter([silent]), own)
+    np.testing.assert_array_equal(changed(adapter, prompt="sea")([silent]), sea)
+    assert apart(own, sea) > 0.1
+
+
 def test_a_missing_adapter_is_named(adapter, tmp_path):
     (tmp_path / "empty").mkdir()
     settings = adapter.settings.override({"adapter.folder": str(tmp_path / "empty")})

@@ -1,4 +1,4 @@
-"""One predicted image embedding and the caption to a picture, by Stable Diffusion 1.5 with an IP-Adapter."""
+"""One predicted image embedding to a picture, by Stable Diffusion 1.5 with an IP-Adapter (arXiv 2308.06721)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,9 +35,12 @@ class IPAdapterConfig(Config):
     weights: str = "models/ip-adapter_sd15.safetensors"
     """File of the adapter's folder."""
     scale: float = Field(default=1.0, ge=0)
-    """Weight of the image beside the caption."""
+    """Weight of the image beside the prompt."""
     steps: int = Field(default=25, ge=1)
     guidance: float = Field(default=5.0, ge=1)
+    prompt: str = "best quality, high quality"
+    """Where there is no caption, as in a pipeline, which describes pictures once they are made: that of the adapter's
+    own code."""
     negative_prompt: str = "lowres, bad anatomy, worst quality, low quality"
     size: int = Field(default=512, ge=8)
     precision: Precision = "float32"
@@ -91,7 +94,7 @@ class IPAdapter:
         # The adapter's unconditional branch sees an embedding of zeros, as it did in training.
         both = torch.cat([torch.zeros_like(embedding), embedding]) if s.guidance > 1 else embedding
         made: Any = self.pipeline(
-            prompt=condition.caption,
+            prompt=condition.caption or s.prompt,
             negative_prompt=s.negative_prompt,
             ip_adapter_image_embeds=[both],
             height=s.size,
