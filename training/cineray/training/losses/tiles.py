@@ -62,15 +62,15 @@ class _Contrastive(torch.autograd.Function):
         problem = _Problem(queries / temperature, keys, targets, world, tile)
         loss = problem.loss()
         if any(ctx.needs_input_grad[:2]):
-            grad_queries, grad_keys = problem.gradients()
-            ctx.save_for_backward(grad_queries / temperature, grad_keys)
+            grad_queries, grad_keys = problem.gradients(of_keys=ctx.needs_input_grad[1])
+            ctx.save_for_backward(grad_queries.div_(temperature), grad_keys)
         return loss
 
     @staticmethod
     def backward(ctx, grad):
         """Scale what the forward pass found."""
         grad_queries, grad_keys = ctx.saved_tensors
-        return grad * grad_queries, grad * grad_keys, None, None, None, None
+        return grad * grad_queries, None if grad_keys is None else grad * grad_keys, None, None, None, None
 
 
 class _Problem:
@@ -99,12 +99,13 @@ class _Problem:
         # A rank without rows has empty sums here; its columns' share is its own.
         return (self.row_lse.sum() + (self.mass * self.col_lse).sum() - agreement) / 2
 
-    def gradients(self) -> tuple[Tensor, Tensor]:
-        """Second pass: dL/dS a tile at a time, carried to both sides."""
+    def gradients(self, *, of_keys: bool) -> tuple[Tensor, Tensor | None]:
+        """Second pass: dL/dS a tile at a time, carried to the queries and, where they learn, to the keys."""
         grad_queries = torch.zeros_like(self.queries)
+        start = [torch.zeros_like(self.keys)] if of_keys else []
 
         def visit(payload: list[Tensor]) -> None:
-            grad_keys, col_lse, mass, keys, *extra = payload
+            grad_keys, (col_lse, mass, keys, *extra) = payload[: len(start)], payload[len(start) :]
             for rows, cols in self._tiles(len(keys)):
                 logits = self.queries[rows] @ keys[cols].T
                 within_row, within_col = self.targets.tile(rows, keys[cols], [x[cols] for x in extra])
@@ -113,10 +114,11 @@ class _Problem:
                 slope -= within_row
                 slope -= within_col
                 grad_queries[rows].addmm_(slope, keys[cols], alpha=0.5)
-                grad_keys[cols].addmm_(slope.T, self.queries[rows], alpha=0.5)
+                for grad in grad_keys:
+                    grad[cols].addmm_(slope.T, self.queries[rows], alpha=0.5)
 
-        payload = [torch.zeros_like(self.keys), self.col_lse, self.mass, self.keys, *self.targets.columns]
-        return grad_queries, travel(payload, visit, self.world)[0]
+        home = travel([*start, self.col_lse, self.mass, self.keys, *self.targets.columns], visit, self.world)
+        return grad_queries, home[0] if of_keys else None
 
     def _tiles(self, num_columns: int) -> Iterator[tuple[slice, slice]]:
         for row in range(0, len(self.queries), self.tile):
