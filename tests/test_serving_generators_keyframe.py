@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 
 import tiny_diffusers
@@ -96,6 +96,24 @@ def test_a_keyframe_is_that_of_the_loop_written_out(engine):
     assert found.shape == (SIZE, SIZE, 3)
     assert found.std() > 1
     assert np.abs(found - expected).max() <= 1
+
+
+def test_in_half_precision_pictures_do_not_overflow(folder, engine, tmp_path):
+    """Features of the autoencoder beyond 65504, as SDXL's has them; groups are normalised behind, so pixels stay."""
+    vae = AutoencoderKL.from_pretrained(folder / "sdxl-vae", low_cpu_mem_usage=False)
+    with torch.no_grad():
+        for weights in (vae.decoder.conv_in.weight, vae.encoder.conv_in.weight):
+            weights.mul_(1e5)
+        vae.save_pretrained(tmp_path)
+        assert not vae.half().decode(torch.ones(1, 4, 8, 8).half()).sample.isfinite().all()
+    condition = Condition(tokens=tokens(1), seed=4, blurry=np.full((1, SIZE, SIZE, 3), 90, np.uint8))
+    settings = engine.settings.override({"vae.folder": str(tmp_path), "keyframe_init": "blurry"})
+    whole, half = (
+        settings.override({"precision": precision}).build(device=CPU)([condition])
+        for precision in ("float32", "float16")
+    )
+    assert whole.std() > 1
+    assert apart(whole, half) < 3
 
 
 def test_keyframes_do_not_depend_on_their_neighbours(engine):

@@ -51,11 +51,13 @@ class UnclipConfig(Config):
     """Noise common to all pixels of a sample, against grey means."""
     size: int = Field(default=768, ge=8)
     precision: Precision = "float32"
+    """Of the UNet; the autoencoder computes in float32."""
 
     def build(self, *, device: torch.device) -> "Unclip":
         """Load UNet and autoencoder; `ConfigError` where one is missing."""
         unet = load_unclip(self.unet, device=device, precision=self.precision)
-        return Unclip(self, unet, load_autoencoder(self.vae, "", device=device, precision=self.precision))
+        # Activations of SDXL's autoencoder overflow in float16.
+        return Unclip(self, unet, load_autoencoder(self.vae, "", device=device, precision="float32"))
 
 
 def edm_scheduler(steps: int) -> Any:
