@@ -1,12 +1,14 @@
 """The AnimateDiff generator on tiny random parts, against the library's own pipeline."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AnimateDiffSparseControlNetPipeline, MotionAdapter
+from diffusers import AnimateDiffSparseControlNetPipeline, MotionAdapter, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import save_file
 
 import tiny_diffusers
 from cineray.core.errors import ConfigError, DataError
@@ -87,6 +89,64 @@ def test_from_noise_it_is_the_librarys_pipeline(generator, guidance, name):
         conditioning_frames=[Image.fromarray(picture(0))], output_type="np",
     ).frames[0]  # fmt: skip
     assert np.abs(video(mine, made) - np.round(theirs * 255)).max() <= 1
+
+
+def adapted(unet, form):
+    """A LoRA of rank 2 for all attention, by names of one kind, and the UNet's weights with 0.6 of it added by hand."""
+    generator, state, weights = torch.Generator().manual_seed(7), {}, {k: v.clone() for k, v in unet.items()}
+    for name in [name for name in unet if re.search(r"attn\d\.to_(q|k|v|out\.0)\.weight", name)]:
+        down, up = (
+            torch.randn(shape, generator=generator) for shape in ((2, unet[name].shape[1]), (len(unet[name]), 2))
+        )
+        weights[name] += 0.6 * torch.einsum("or,ri->oi", up, down)
+        layer, kind = re.fullmatch(r"(.*attn\d)\.to_(\w+).*", name).groups()
+        halves = {
+            "processor": (
+                f"{layer}.processor.to_{kind}_lora.down.weight",
+                f"{layer}.processor.to_{kind}_lora.up.weight",
+            ),
+            "matrices": tuple(f"unet.{name.removesuffix('.weight')}.lora_{half}.weight" for half in "AB"),
+        }[form]
+        state |= dict(zip(halves, (down, up), strict=True))
+    return state, weights
+
+
+@pytest.mark.parametrize("form", ["processor", "matrices"])
+def test_the_adapter_is_added_to_the_weights(parts, tmp_path, form):
+    """As AnimateDiff's own code adds it: the same video as from weights that were changed by hand and saved."""
+    flat = UNet2DConditionModel.from_pretrained(f"{parts['unet']['folder']}/unet", low_cpu_mem_usage=False)
+    state, weights = adapted(flat.state_dict(), form)
+    assert len(state) == 2 * 4 * 2 * 4, "self- and cross-attention in four places"
+    (tmp_path / "lora").mkdir()
+    save_file(state, tmp_path / "lora" / "any_name.safetensors")
+    flat.load_state_dict(weights)
+    flat.save_pretrained(tmp_path / "changed" / "unet")
+    settings = AnimateDiffConfig.parse(parts)
+    adapter = {"adapter": {"folder": str(tmp_path / "lora")}, "adapter_scale": 0.6}
+    ours, by_hand, without = (
+        video(settings.override(changes).build(device=CPU), condition(1))
+        for changes in (adapter, {"unet.folder": str(tmp_path / "changed")}, {})
+    )
+    assert np.abs(ours.astype(int) - by_hand).max() <= 1
+    assert apart(ours, without) > 1
+
+
+def test_an_adapter_that_does_not_fit_is_refused(parts, tmp_path):
+    settings = AnimateDiffConfig.parse({**parts, "adapter": {"folder": str(tmp_path)}})
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    good = {f"{layer}.lora_A.weight": torch.ones(2, 8), f"{layer}.lora_B.weight": torch.ones(8, 2)}
+    for state, said in [
+        (good | {f"{layer}.lora_A.weight": torch.ones(2, 9)}, r"adapts .*to_q by \(8, 9\), the UNet has \(8, 8\)"),
+        ({name.replace("attn1", "attn7"): x for name, x in good.items()}, r"by \(8, 8\), the UNet has none there"),
+        (good | {f"{layer}.alpha": torch.ones(())}, r"holds .*to_q\.alpha, expected pairs"),
+        ({f"{layer}.lora_A.weight": torch.ones(2, 8)}, r"holds .*to_q, expected pairs"),
+    ]:
+        save_file(state, tmp_path / "adapter.safetensors")
+        with pytest.raises(ConfigError, match=said):
+            settings.build(device=CPU)
+    (tmp_path / "adapter.safetensors").unlink()
+    with pytest.raises(ConfigError, match="holds 0 safetensors files, expected one adapter"):
+        settings.build(device=CPU)
 
 
 def test_videos_are_frames_of_the_size_asked_for(generator):

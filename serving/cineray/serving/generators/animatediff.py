@@ -29,6 +29,7 @@ from cineray.core.pretrained import Part, catalogue
 from cineray.serving.generators.autoencoder import Autoencoder, load_autoencoder
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.keyframe import KeyframeConfig, Keyframer, UnclipConfig
+from cineray.serving.generators.lora import fold_adapter
 from cineray.serving.generators.parts import Precision, load
 from cineray.serving.generators.pictures import in_step, noise, to_frames, to_tensor
 from cineray.serving.generators.start import PURE_NOISE, AlphaMode, start_of
@@ -59,6 +60,9 @@ class AnimateDiffConfig(Config):
     unet: Part = NAMED["realistic-vision"].part
     """Pipeline folder whose ``unet`` is used."""
     motion: Part = NAMED["animatediff-v3"].part
+    adapter: Part | None = None
+    """LoRA of the UNet that the motion layers were trained beside: ``animatediff-v3-adapter``, as NeuroClips takes."""
+    adapter_scale: float = Field(default=1.0, ge=0)
     control: Part = NAMED["sparsectrl-rgb"].part
     vae: Part | None = None
     """An autoencoder of its own, as the tiny one; that of ``base`` where it is None."""
@@ -91,6 +95,8 @@ class AnimateDiffConfig(Config):
         where: dict[str, Any] = {"device": device, "precision": self.precision}
         vae, subfolder = (self.base, "vae") if self.vae is None else (self.vae, "")
         flat = load(UNet2DConditionModel, self.unet, "unet", **where)
+        if self.adapter is not None:
+            fold_adapter(flat, self.adapter, self.adapter_scale)
         unet: Any = UNetMotionModel.from_unet2d(flat, load(MotionAdapter, self.motion, **where))
         unet.to(device=device).eval().requires_grad_(False)  # the library puts it together on the CPU
         control = load(SparseControlNetModel, self.control, **where)
