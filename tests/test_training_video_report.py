@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -141,6 +142,31 @@ def test_clips_without_keyframe_or_blurry_have_two_panels(run, tmp_path):
     folder.write(Reconstruction(**kept))
     text = Store.at(tmp_path / "run").get(video_report(tmp_path / "run").rpartition("/")[2]).decode()
     assert [f"s0-{kind}" in text for kind in ("truth", "video", "blurry", "keyframe")] == [True, True, False, False]
+
+
+def test_keyframes_have_a_gallery_of_their_own(run, page, tmp_path):
+    """Beside that of the videos, with the keyframes' values and in their order: every second one is a negative here."""
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    clips = Reconstructions.open(Store.at(folder), "test")
+    for number in range(0, 24, 2):
+        clip = clips.read(number)
+        assert clip.keyframe is not None
+        clips.write(replace(clip, keyframe=255 - clip.keyframe))
+    evaluate_video(
+        folder, "test", EvaluateVideoConfig(part="keyframe", metrics=("psnr",), num_bootstrap=20, num_null=1)
+    )
+    where = video_report(folder, part="keyframe")
+    assert where == str(folder / "gallery-test-keyframe.html")
+    assert (folder / "gallery-test.html").read_text() == page
+    text = (folder / "gallery-test-keyframe.html").read_text()
+    assert ("judged: keyframe" in text, "judged: video" in page) == (True, True)
+    cards = Page(text).cards[-24:]  # behind the best and the worst
+    shown = {int(card["data-example"]): json.loads(card["data-values"]) for card in cards}
+    stored = json.loads((folder / "evaluation/test-keyframe.json").read_bytes())
+    assert stored["part"] == "keyframe"
+    assert shown == {k: {"psnr": value} for k, value in enumerate(np.ravel(stored["values"]["psnr"]).tolist())}
+    assert [number % 2 for number in shown] == [1] * 12 + [0] * 12, "best first, negatives last"
 
 
 PROBE = """<pre id="probe"></pre><script>
