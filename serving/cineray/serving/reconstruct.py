@@ -50,6 +50,7 @@ def reconstruct(job: Job, pieces: Sequence[Piece], *, num_actors: int, device: s
     remote = ray.remote(Worker).options(max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS, **wanted)
     given = ray.put(job)
     idle = [remote.remote(job.config, device) for _ in range(min(num_actors, len(pieces)))]
+    # By hand rather than by `ray.util.ActorPool`: that does not tell which piece an actor died at.
     waiting, running = list(reversed(pieces)), {}
     while waiting or running:
         while waiting and idle:
