@@ -11,7 +11,7 @@ from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.split import make_split
 from cineray.serving.generators.base import Condition
-from cineray.serving.generators.blend import blend, placed, places, resized
+from cineray.serving.generators.blend import blend, placed, places, recoloured, resized
 from cineray.serving.generators.codecs import PoolCodecConfig
 from cineray.serving.generators.latent_diffusion import LatentDiffusionConfig
 from cineray.serving.generators.nearest import NearestConfig
@@ -94,6 +94,44 @@ def test_nearest_is_the_largest_cosine_of_centred_tokens(library, monkeypatch):
     rows, similarity = library.nearest(torch.from_numpy(query).float()[:, None])
     assert rows.tolist() == library.rows[cosine.argmax(1)].tolist()
     np.testing.assert_allclose(similarity, cosine.max(1), atol=1e-5)
+
+
+def test_latents_have_their_say_beside_the_tokens(run):
+    """By numpy: the weighted mean of two cosines; without latents the tokens decide alone."""
+    library = Library.of(Dataset.open(run.view.dataset), run.view, "features", "frames", "latents")
+    rng = np.random.default_rng(1)
+    cosines, queries = [], []
+    for name in ("features", "latents"):
+        values = library.dataset.gather_stimuli(name, library.rows).astype(np.float64).reshape(len(library.rows), -1)
+        centred = values - values.mean(0)
+        query = values.mean(0) + rng.standard_normal((6, values.shape[1]))
+        off = query - values.mean(0)
+        cosines.append(off @ centred.T / np.outer(np.linalg.norm(off, axis=1), np.linalg.norm(centred, axis=1)))
+        queries.append(torch.from_numpy(query).float())
+    both = (cosines[0] + 3 * cosines[1]) / 4
+    assert (both.argmax(1) != cosines[0].argmax(1)).any()
+    rows, similarity = library.nearest(queries[0][:, None], queries[1], 3.0)
+    assert rows.tolist() == library.rows[both.argmax(1)].tolist()
+    np.testing.assert_allclose(similarity, both.max(1), atol=1e-5)
+    assert library.nearest(queries[0])[0].tolist() == library.rows[cosines[0].argmax(1)].tolist()
+    generator = NearestConfig(agreement=3.0).build(library=library)
+    conditions = [Condition(tokens=t[None], latents=x) for t, x in zip(*queries, strict=True)]
+    middle = library.shape[0] // 2
+    for keyframe, row in zip(generator.keyframes(conditions), library.rows[both.argmax(1)], strict=True):
+        np.testing.assert_array_equal(keyframe, library.frames(int(row))[middle])
+    with pytest.raises(DataError, match="without latents"):
+        replace(library, latents=None).nearest(queries[0], queries[1])
+
+
+def test_a_picture_that_does_not_move_takes_only_the_light_of_the_blurry_video():
+    """By scipy: what is left above the cutoff is the picture's own."""
+    rng = np.random.default_rng(2)
+    picture = ndimage.gaussian_filter(rng.uniform(60, 190, (24, 24, 3)), (1, 1, 0)).astype(np.uint8)
+    blurry = ndimage.gaussian_filter(rng.uniform(60, 190, (3, 24, 24, 3)), (0, 4, 4, 0)).astype(np.float32)
+    made = recoloured(picture, blurry, 0.1).astype(np.float64)
+    lows = [ndimage.gaussian_filter(x.astype(np.float64), (2.4, 2.4, 0), mode="nearest") for x in (*blurry, picture)]
+    for frame, low in zip(made, lows, strict=False):
+        np.testing.assert_allclose(frame, picture + low - lows[-1], atol=0.6)
 
 
 def test_targets_that_are_not_there_are_named(run):

@@ -31,6 +31,8 @@ class Clip:
     """Whether it begins where the clip before it, in the same recording, ends."""
     group: str = ""
     """Scene of the stimulus; for training and scoring, never for reconstructing."""
+    showings: tuple[tuple[str, int], ...] = ()
+    """Run and scan of every showing whose mean is reconstructed; empty where it is the one named above."""
 
 
 def clip_scans(dataset: Dataset) -> int:

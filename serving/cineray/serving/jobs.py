@@ -20,6 +20,7 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.split import make_split
 from cineray.datasets.video import write_mp4
 from cineray.serving.clips import Clip, by_recording, clip_scans, clips_of, clips_of_recording, recording_of
+from cineray.serving.repeats import mean_clips, mean_recording
 from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig
 from cineray.training.checkpoint import best
 from cineray.training.predict import SPLITS, read_run
@@ -55,7 +56,7 @@ class Job:
 
     @classmethod
     def of_split(cls, config: VideoPipelineConfig, out: str | Path, split: str) -> Self:
-        """Every showing of a stimulus in a split of the semantic run."""
+        """Every showing of a stimulus in a split of the semantic run, or the mean of its showings."""
         if split not in SPLITS:
             raise ConfigError(f"found split '{split}', expected one of {', '.join(SPLITS)}")
         config = config.located()
@@ -65,12 +66,17 @@ class Job:
         clips = clips_of(dataset, getattr(parts, split))
         if not clips:
             raise ConfigError(f"the {split} split of {view.dataset} is empty; name another one")
+        notes = parts.notes
+        if config.repeats == "mean":
+            clips = mean_clips(clips)
+            fewest, most = (f(len(clip.showings) for clip in clips) for f in (min, max))
+            notes = (*notes, f"every clip is the mean of its showings ({fewest} to {most})")
         origin = Origin(
             settings=_settings(config),
             data=dataset.fingerprint,
             dataset=dataset.store.url,
             run_dir=Store.at(config.semantic.run_dir).url,
-            notes=parts.notes,
+            notes=tuple(notes),
         )
         pieces = [piece for part in by_recording(clips).values() for piece in _pieces(part, None)]
         return cls(config, Store.at(out), split, origin, tuple(pieces))
@@ -129,10 +135,7 @@ class Job:
 
 def write_piece(job: Job, pipeline: VideoPipeline, piece: Piece) -> None:
     """Reconstruct one piece; an mp4 for each clip and for each chain of several, then the clips."""
-    subject, run = piece.clips[0].subject, piece.clips[0].run
-    dataset = pipeline.semantic.dataset
-    recording = _read(piece.path) if piece.path else recording_of(dataset, subject, run)
-    results = pipeline.reconstruct(recording, piece.clips)
+    results = pipeline.reconstruct(*_brain(pipeline, piece))
     for chain in _chains(results):
         for clip in chain:
             _put_mp4(job, f"{clip.example:06d}", clip.video, clip.fps)
@@ -142,6 +145,16 @@ def write_piece(job: Job, pipeline: VideoPipeline, piece: Piece) -> None:
     folder = Reconstructions(job.store, job.name, job.origin)
     for clip in results:
         folder.write(clip)
+
+
+def _brain(pipeline: VideoPipeline, piece: Piece) -> tuple[NDArray[np.floating], Sequence[Clip]]:
+    """(scans, voxels), and the clips of the piece in it."""
+    first, dataset = piece.clips[0], pipeline.semantic.dataset
+    if piece.path:
+        return _read(piece.path), piece.clips
+    if first.showings:
+        return mean_recording(dataset, piece.clips, pipeline.window)
+    return recording_of(dataset, first.subject, first.run), piece.clips
 
 
 def _chains(results: Iterable[Reconstruction]) -> list[list[Reconstruction]]:

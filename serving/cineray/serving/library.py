@@ -14,7 +14,7 @@ from cineray.datasets.examples import Examples
 from cineray.datasets.split import SplitConfig, make_split
 from cineray.datasets.view import ViewConfig
 
-__all__ = ["Library"]
+__all__ = ["Index", "Library"]
 
 AXES = "frames height width channels"
 
@@ -23,8 +23,36 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
+class Index:
+    """Vectors of the training stimuli, as they are stored, and how alike others are to them."""
+
+    values: NDArray[np.floating]
+    """(clips, dim)."""
+    mean: Tensor
+    """(dim,)."""
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating]) -> Self:
+        """(clips, ...), flattened."""
+        flat = values.reshape(len(values), -1)
+        return cls(flat, torch.from_numpy(flat.mean(0, dtype=np.float64)).float())
+
+    def similarity(self, queries: Tensor) -> Tensor:
+        """(queries, ...) to (clips, queries): the cosine after the training mean is taken from both sides.
+
+        Raw CLIP tokens all point one way, and so do latents of one film.
+        """
+        query = self._unit(queries.flatten(1).cpu().float())
+        parts = (torch.from_numpy(self.values[first : first + CHUNK]) for first in range(0, len(self.values), CHUNK))
+        return torch.cat([self._unit(part.float()) @ query.T for part in parts])
+
+    def _unit(self, values: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(values - self.mean, dim=1)
+
+
+@dataclass(frozen=True)
 class Library:
-    """Training stimuli with their tokens, in memory as they are stored; frames are read when asked for."""
+    """Training stimuli with their tokens and latents in memory; frames are read when asked for."""
 
     dataset: Dataset
     split: SplitConfig
@@ -33,20 +61,20 @@ class Library:
     """Target of the data set that holds the frames."""
     rows: NDArray[np.int64]
     """(clips,) stimulus rows, ascending: shown in training, and never in validation or test."""
-    tokens: NDArray[np.floating]
-    """(clips, tokens, dim)."""
-    mean: Tensor
-    """(tokens · dim,) of ``tokens``."""
+    tokens: Index
+    """What is seen in each."""
+    latents: Index | None = None
+    """Where it is; None where nobody asks for it."""
 
     @classmethod
-    def of(cls, dataset: Dataset, view: ViewConfig, tokens: str, frames: str) -> Self:
-        """The training stimuli of a run's view, with a target ``tokens`` (dim or tokens x dim) and a target of frames.
+    def of(cls, dataset: Dataset, view: ViewConfig, tokens: str, frames: str, latents: str | None = None) -> Self:
+        """The training stimuli of a run's view, by their targets: ``tokens``, ``frames`` and, if wanted, ``latents``.
 
         Raises:
-            ConfigError: the data set lacks one of the two targets.
+            ConfigError: the data set lacks one of the targets.
         """
         specs = dataset.target_specs
-        for name in (tokens, frames):
+        for name in (tokens, frames, *([latents] if latents else [])):
             if name not in specs:
                 raise ConfigError(
                     f"{dataset.store.url} has no target '{name}', it has {', '.join(specs) or 'none'}; "
@@ -59,10 +87,8 @@ class Library:
         rows = np.array(sorted(_stimuli(dataset, split.train) - held_out), np.int64)
         if not len(rows):
             raise DataError("every training stimulus is also a validation or test stimulus; keep some for training")
-        values = dataset.gather_stimuli(tokens, rows)
-        values = values.reshape(len(rows), -1, values.shape[-1])
-        mean = torch.from_numpy(values.reshape(len(rows), -1).mean(0, dtype=np.float64)).float()
-        return cls(dataset, view.split, frames, rows, values, mean)
+        indices = [Index.of(dataset.gather_stimuli(name, rows)) for name in (tokens, latents) if name]
+        return cls(dataset, view.split, frames, rows, *indices)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,15 +101,19 @@ class Library:
         """Frames per second of the clips."""
         return self.shape[0] / float(self.dataset.stimuli(["length_s"])["length_s"].to_numpy()[self.rows[0]])
 
-    def nearest(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def nearest(self, tokens: Tensor, latents: Tensor | None = None, weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """(queries, tokens, dim) to the stimulus row most alike and its similarity, both (queries,).
 
-        Alike is the cosine after the training mean is taken from both sides: raw CLIP tokens all point one way.
+        ``latents`` (queries, frames, channels, height, width) have a say of ``weight`` beside the tokens' 1; the
+        similarity is then the weighted mean of the two.
         """
-        query = torch.nn.functional.normalize(tokens.flatten(1).cpu().float() - self.mean, dim=1)
-        parts = [self._centred(first) @ query.T for first in range(0, len(self.rows), CHUNK)]
-        similarity, at = torch.cat(parts).max(0)
-        return torch.from_numpy(self.rows)[at], similarity
+        similarity = self.tokens.similarity(tokens)
+        if latents is not None:
+            if self.latents is None:
+                raise DataError("the training stimuli were read without latents, expected Library.of(..., latents=…)")
+            similarity = (similarity + weight * self.latents.similarity(latents)) / (1 + weight)
+        best, at = similarity.max(0)
+        return torch.from_numpy(self.rows)[at], best
 
     def frames(self, row: int) -> NDArray[np.uint8]:
         """(frames, height, width, 3) of one stimulus row."""
@@ -94,10 +124,6 @@ class Library:
         """What the data set says of one stimulus row."""
         self._check(row)
         return self.dataset.stimuli(["caption"])["caption"][row].as_py()
-
-    def _centred(self, first: int) -> Tensor:
-        part = torch.from_numpy(self.tokens[first : first + CHUNK]).flatten(1).float()
-        return torch.nn.functional.normalize(part - self.mean, dim=1)
 
     def _check(self, row: int) -> None:
         assert self.rows[np.searchsorted(self.rows, row) % len(self.rows)] == row, "not a training stimulus"

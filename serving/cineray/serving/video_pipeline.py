@@ -6,7 +6,7 @@ Everything here is one process and knows no Ray; `cineray.serving.reconstruct` s
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
+from cineray.datasets.view import Window
 from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
 from cineray.serving.clips import CLOCK_S, Clip
 from cineray.serving.generators import GeneratorConfig
@@ -53,6 +54,8 @@ class VideoPipelineConfig(Config):
     """False generates from the blurry video alone: its first frame is the keyframe, and there is no caption."""
     use_blurry: bool = True
     """False generates from the keyframe and the caption alone."""
+    repeats: Literal["each", "mean"] = "each"
+    """Of a split whose stimuli were shown several times: every showing by itself, or the mean brain of all showings."""
     seed: int = 0
 
     @property
@@ -102,7 +105,10 @@ class VideoPipeline:
         """
         semantic, perception = config.semantic.build(device=device), config.perception.build(device=device)
         semantic.require_same_split(perception)
-        library = Library.of(semantic.dataset, semantic.pipeline.run.view, semantic.target, config.frames)
+        view = semantic.pipeline.run.view
+        compared = isinstance(config.generator, NearestConfig) and config.generator.agreement > 0
+        latents = perception.target if compared else None
+        library = Library.of(semantic.dataset, view, semantic.target, config.frames, latents)
         codec = config.codec.build(size=library.shape[1:], device=device)
         return cls(
             config,
@@ -114,6 +120,12 @@ class VideoPipeline:
             config.captions.build(library=library, device=device),
             None if config.link is None else link_of(config.link, semantic),
         )
+
+    @property
+    def window(self) -> Window:
+        """Scans around a clip that any of the runs reads."""
+        read = [output.pipeline.run.view.window for output in (self.semantic, self.perception)]
+        return Window(first=min(w.first for w in read), last=max(w.last for w in read))
 
     def reconstruct(self, recording: NDArray[np.floating], clips: Sequence[Clip]) -> list[Reconstruction]:
         """Clips of one recording (scans, voxels), in rising order.

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import softmax
 
-__all__ = ["blend", "placed", "places", "resized"]
+__all__ = ["blend", "placed", "places", "recoloured", "resized"]
 
 Pixels = NDArray[np.float32]
 
@@ -27,8 +27,13 @@ def blend(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float, doubt: floa
         doubt: see `places`; the picture stands at several places at once, each as strongly as it is likely.
     """
     sharp, sigma = picture.astype(np.float32), cutoff * picture.shape[1]
-    moved = placed(sharp, places(sharp, blurry, sigma, doubt), _low(blurry, sigma))
-    return np.rint(np.clip(moved + _low(blurry - moved, sigma), 0, 255)).astype(np.uint8)
+    return _with_lows(placed(sharp, places(sharp, blurry, sigma, doubt), _low(blurry, sigma)), blurry, sigma)
+
+
+def recoloured(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float) -> NDArray[np.uint8]:
+    """The picture where it stands, with the low frequencies of a blurry video; arguments as of `blend`."""
+    still = np.broadcast_to(picture.astype(np.float32), blurry.shape)
+    return _with_lows(still, blurry, cutoff * picture.shape[1])
 
 
 def places(picture: Pixels, video: Pixels, sigma: float, doubt: float) -> Pixels:
@@ -71,6 +76,10 @@ def resized(video: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     pixels = torch.from_numpy(np.ascontiguousarray(video)).movedim(-1, 1).float()
     new = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
     return new.round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
+
+
+def _with_lows(sharp: Pixels, blurry: Pixels, sigma: float) -> NDArray[np.uint8]:
+    return np.rint(np.clip(sharp + _low(blurry - sharp, sigma), 0, 255)).astype(np.uint8)
 
 
 def _low(video: Pixels, sigma: float) -> Pixels:

@@ -1,8 +1,8 @@
 """The light generator: nothing is trained and nothing downloaded, pixels come from the training clips.
 
-The keyframe is the training picture whose tokens are nearest to the predicted ones; the video is that picture moved
-along the blurry video, with the blurry video's low frequencies. So each of the two decoded streams decides what it
-knows: the tokens what is seen, the blurry video where it is and how it moves.
+The keyframe is the training picture most like what was decoded, by tokens and by latents; the video is that picture
+moved along the blurry video, with the blurry video's low frequencies. So each of the two decoded streams decides what
+it knows: the tokens what is seen, the blurry video where it is and how it moves.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pydantic import Field
 from cineray.core.config import Config
 from cineray.core.errors import DataError
 from cineray.serving.generators.base import Condition
-from cineray.serving.generators.blend import blend, resized
+from cineray.serving.generators.blend import blend, recoloured, resized
 from cineray.serving.generators.pictures import in_step
 from cineray.serving.library import Library
 
@@ -28,6 +28,11 @@ class NearestConfig(Config):
     """Settings of the nearest-neighbour generator; the default where no weights are given."""
 
     name: Literal["nearest"] = "nearest"
+    agreement: float = Field(default=0.0, ge=0)
+    """Say of the latents in the choice of the keyframe, beside the tokens' 1."""
+    moves: bool = True
+    """Whether the picture is moved as a whole along the blurry video: right for a thing before an empty background,
+    wrong for filmed scenes, whose background stands still."""
     cutoff: float = Field(default=0.15, gt=0)
     """Standard deviation, in frame widths, of the Gaussian below whose frequencies the blurry video decides."""
     doubt: float = Field(default=0.004, gt=0)
@@ -66,7 +71,9 @@ class NearestGenerator:
     def _nearest(self, condition: Condition) -> NDArray[np.uint8]:
         if condition.tokens is None:
             raise DataError("generator 'nearest' got no tokens, which it looks its keyframe up by; give a semantic run")
-        row = int(self.library.nearest(condition.tokens[None])[0])
+        compared = condition.latents if self.config.agreement > 0 else None
+        latents = None if compared is None else compared[None]
+        row = int(self.library.nearest(condition.tokens[None], latents, self.config.agreement)[0])
         return self.library.frames(row)
 
     def _video(self, condition: Condition, keyframe: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -76,4 +83,6 @@ class NearestGenerator:
         if condition.blurry is None:
             return np.repeat(picture[None], frames, axis=0)
         blurry = in_step(torch.from_numpy(resized(condition.blurry, height, width)).float(), frames).numpy()
+        if not self.config.moves:
+            return recoloured(picture, blurry, self.config.cutoff)
         return blend(picture, blurry, self.config.cutoff, self.config.doubt)
