@@ -1,20 +1,16 @@
 """Reconstructions scored: values by plain loops over the files, nulls and baselines that know nothing, paired tests."""
 
 import json
-from collections.abc import Iterator
-from typing import Any, Literal
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
-from cineray.datasets.ingest import ingest
-from cineray.datasets.schema import TensorSpec
-from cineray.datasets.sources.base import Recording, Stimulus
 from cineray.training.backbones import FramewiseConfig
 from cineray.training.backbones.trained import ClassifierConfig, TrainedConfig, train_classifier
 from cineray.training.evaluate_video import (
@@ -24,15 +20,16 @@ from cineray.training.evaluate_video import (
     format_video_table,
     read_evaluation,
 )
-from cineray.training.pictures.pixcorr import pixcorr
-from cineray.training.pictures.resize import FrameRule, resized
-from cineray.training.reconstructions import Origin, Reconstruction, Reconstructions
-from cineray.training.run import Run
+from cineray.training.pictures.resize import resized
+from cineray.training.reconstructions import Reconstructions
 from cineray.training.video_clips import Truths, wrong_clips
+from cineray.training.video_settings import AnnotationConfig
 from video_run import reconstruct, synthetic_films
 
 SEMANTIC = ("nway_frame@2", "nway_video@2", "clip_sim", "clip_smooth", "clip", "retrieve_image@10", "video_sim", "fvd")
 CHEAP = ("psnr", "caption_rouge1")
+SCENE = r"a \S+ (\S+ \S+) moves"
+"""Colour and shape in a caption."""
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +41,7 @@ def films(tmp_path_factory):
 def config(films, tmp_path_factory):
     folder, dataset = tmp_path_factory.mktemp("classifier"), Dataset.open(films)
     rows = np.flatnonzero(np.array(dataset.stimuli()["film"].to_pylist()) == "train")
-    pattern = r"a \S+ (\S+ \S+) moves"
-    train_classifier(dataset, rows, folder, ClassifierConfig(pattern=pattern, px=32, steps=40))
+    train_classifier(dataset, rows, folder, ClassifierConfig(pattern=SCENE, px=32, steps=40))
     network = TrainedConfig(folder=str(folder))
     roles: Any = {"frame_classifier": network, "clip": network, "video_classifier": FramewiseConfig(frames=network)}
     return EvaluateVideoConfig(metrics=(*CHEAP, *SEMANTIC), networks=roles, num_bootstrap=200, num_null=2)
@@ -142,6 +138,27 @@ def test_what_has_no_network_is_absent_with_the_reason(films, tmp_path):
     }
 
 
+def test_the_annotated_class_is_accepted_whatever_the_classifier_sees_in_the_truth(films, config, tmp_path):
+    run = reconstruct(tmp_path / "run", films, noise=80, num=12)
+    network = config.networks["frame_classifier"].build()
+    how = {"labels": "annotation", "annotation": {"column": "caption", "pattern": SCENE}}
+    config = EvaluateVideoConfig.parse(config.model_dump() | how | {"metrics": ["nway_frame@2"]})
+    found = evaluate_video(run, "test", config)
+    assert set(found["metrics"]) == {"nway_frame@2@annotation"}
+    folder, table = Reconstructions.open(Store.at(run), "test"), Dataset.open(films).stimuli().to_pylist()
+    captions = {line["stimulus_id"]: line["caption"] for line in table}
+    for entry in folder.entries[:6]:
+        label = " ".join(re.search(SCENE, captions[entry.stimulus_id]).groups())  # type: ignore[union-attr]
+        logits = network(folder.read(entry.example).video[[0, 1, 3, 4, 5, 7]])["logits"]
+        place = network.classes.index(label)
+        expected = np.mean([(np.delete(row, place) < row[place]).mean() for row in logits])
+        k = found["stimuli"].index(entry.stimulus_id)
+        assert found["values"]["nway_frame@2@annotation"][0][k] == pytest.approx(expected)
+    plain = config.model_copy(update={"annotation": AnnotationConfig()})
+    absent = evaluate_video(run, "test", plain)["absent"]
+    assert "no annotation is the name of a class" in absent["nway_frame@2@annotation"]
+
+
 def test_too_few_classes_and_clips_are_told(films, config, tmp_path):
     run = reconstruct(tmp_path / "run", films, noise=20, num=12)
     few = config.model_copy(update={"metrics": ("psnr", "nway_frame@50", "retrieve_brain@50")})
@@ -206,73 +223,21 @@ def test_blurry_and_keyframe_are_judged_like_videos(films, tmp_path):
 def test_wrong_clips_are_far_away_and_of_another_scene(films):
     dataset = Dataset.open(films)
     ids = [line["stimulus_id"] for line in dataset.stimuli().to_pylist() if line["film"] == "test"]
-    truths = Truths.read(dataset, ids, FrameRule())
+    truths = Truths.read(dataset, ids, EvaluateVideoConfig())
     own = np.repeat(np.arange(len(ids)), 20)
     wrong = wrong_clips(truths, own, 10.0, np.random.default_rng(0))
     assert np.abs(truths.onset_s[wrong] - truths.onset_s[own]).min() == 10.0
     assert len(set(wrong[own == 3])) > 5
-    near = Truths.read(dataset, ids[:4], FrameRule())
+    near = Truths.read(dataset, ids[:4], EvaluateVideoConfig())
     with pytest.raises(DataError, match="no wrong clip 10 s"):
         wrong_clips(near, np.arange(4), 10.0, np.random.default_rng(0))
-    assert Truths.read(dataset, ids, FrameRule()).blocks(10)[:8] == [("test", 0)] * 6 + [("test", 1)] * 2
-
-
-class Pictures(Config):
-    """Sixteen pictures, each its own film, seen twice by one person."""
-
-    name: Literal["pictures"] = "pictures"
-
-    def targets(self) -> dict[str, TensorSpec]:
-        return {"frames": TensorSpec("uint8", (1, 16, 16, 3), "frames height width channels", "sRGB")}
-
-    def stimuli(self) -> Iterator[Stimulus]:
-        for k in range(16):
-            shade = np.random.default_rng(k).integers(0, 256, (1, 4, 4, 3), np.uint8)
-            yield Stimulus(
-                f"p{k:02d}", f"p{k:02d}", 0.0, 2.0, f"p{k:02d}", targets={"frames": shade.repeat(4, 1).repeat(4, 2)}
-            )
-
-    def recordings(self) -> Iterator[Recording]:
-        runs = (("learn", range(8)), ("one", range(8, 16)), ("two", range(8, 16)))
-        for number, (run, shown) in enumerate(runs):
-            brain = np.random.default_rng(number).standard_normal((8, 12)).astype(np.float16)
-            ids: list[str | None] = [f"p{k:02d}" for k in shown]
-            yield Recording("sub-1", run, int(run == "two"), 2.0, brain, np.arange(0, 16, 2.0), ids, np.zeros(8))
-
-    def notes(self) -> dict[str, object]:
-        return {}
-
-
-def test_pictures_have_no_motion_and_repeats_are_averaged(tmp_path):
-    ingest(Pictures(), tmp_path / "data")
-    dataset, store = Dataset.open(tmp_path / "data"), Store.at(tmp_path / "run")
-    split = {"train": {"runs": ["learn"]}, "test": {"runs": ["one", "two"]}}
-    store.put(
-        "run.yaml", Run.parse({"name": "p", "view": {"dataset": dataset.store.url, "split": split}}).dump().encode()
-    )
-    origin = Origin(settings="s", data=dataset.fingerprint, dataset=dataset.store.url)
-    folder, truth = Reconstructions.begin(store, "test", origin), dataset.gather_stimuli("frames", np.arange(16))
-    expected = []
-    for example in range(16):
-        k, rng = 8 + example % 8, np.random.default_rng(example)
-        video = np.clip(truth[k] + rng.normal(0, 40, truth[k].shape), 0, 255).astype(np.uint8)
-        folder.write(Reconstruction(example, "sub-1", "one", f"p{k:02d}", video, 1.0, 0))
-        expected.append(pixcorr(resized(video, 425), resized(truth[k], 425)))
-    folder.finish()
-    config = EvaluateVideoConfig(metrics=("pixcorr", "epe", "caption_rouge1"), num_bootstrap=50)
-    found = evaluate_video(store.url, "test", config)
-    line = found["metrics"]["pixcorr"]
-    assert line["value"] == pytest.approx(np.mean(expected))
-    assert found["values"]["pixcorr"][0] == pytest.approx(np.reshape(expected, (2, 8)).mean(0))
-    assert set(line["baselines"]) == {"mean_training_frame", "flat_grey"}
-    assert line["null"] < 0.3 < line["low"]
-    assert found["absent"] == {"epe": "pictures do not move", "caption_rouge1": "captions are missing on one side"}
-    assert len({tuple(block) for block in found["blocks"]}) == 8
+    assert Truths.read(dataset, ids, EvaluateVideoConfig()).blocks(10)[:8] == [("test", 0)] * 6 + [("test", 1)] * 2
 
 
 def test_a_papers_table_takes_its_frames_and_names():
-    metrics, frames = EvaluateVideoConfig(paper="neurons").chosen()
-    assert "ssim@columns" in metrics
+    config = EvaluateVideoConfig(paper="neurons")
+    frames = config.compared
+    assert "ssim@columns" in config.names
     assert (frames.fps, frames.predicted_fps, frames.first, frames.step) == (3, 8, 4, 2)
     with pytest.raises(ConfigError, match="there is no metric 'sim'"):
         EvaluateVideoConfig.parse({"metrics": ["sim"]})

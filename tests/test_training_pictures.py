@@ -11,7 +11,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.transforms import v2
 
 from cineray.core.errors import ConfigError
-from cineray.training.pictures.captions import bleu1, rouge1, rouge_l
 from cineray.training.pictures.flow import endpoint_error, farneback, flow_cosine
 from cineray.training.pictures.hue import hue, hue_animator
 from cineray.training.pictures.pixcorr import pixcorr
@@ -217,9 +216,3 @@ def test_the_published_slice_of_a_prediction():
     assert FrameRule().predicted_moments_s(moments) is moments
     with pytest.raises(ConfigError, match="only beside predicted_fps"):
         FrameRule.parse({"first": 4})
-
-
-def test_captions():
-    assert rouge1("a dog runs fast", "the dog runs away") == pytest.approx(0.5)
-    assert rouge_l("dog a fast runs", "a dog runs fast") == pytest.approx(0.5)
-    assert bleu1("the dog runs", "the dog sleeps") == pytest.approx(2 / 3)

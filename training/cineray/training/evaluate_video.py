@@ -8,65 +8,26 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError, IntegrityError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.manifest import require_data
-from cineray.training.backbones import Backbone, BackboneConfig
 from cineray.training.bootstrap import interval, of_values
-from cineray.training.pictures import DEFAULT, VIDEO_METRICS
-from cineray.training.pictures.presets import PRESETS, Paper
-from cineray.training.pictures.resize import FrameRule
+from cineray.training.pictures import VIDEO_METRICS
+from cineray.training.pictures.base import Networks
 from cineray.training.reconstructions import Reconstructions
 from cineray.training.video_clips import SubjectClips, Truths, mean_training_frame, wrong_clips
 from cineray.training.video_scores import clip_draws, fvd_line, line, measure
+from cineray.training.video_settings import FVD, EvaluateVideoConfig, reads
 
 __all__ = ["Difference", "EvaluateVideoConfig", "compare_videos", "evaluate_video", "format_video_table"]
 
-Role = Literal[
-    "frame_classifier", "video_classifier", "clip", "clip_b32", "vifi", "alex2", "alex5", "incep", "effnet", "swav"
-]
-FVD = "fvd"
 UNDEFINED = "it is not defined for any clip of a subject"
-VIDEO_ROLES = ("video_classifier", "vifi")
-
-
-class EvaluateVideoConfig(Config):
-    """What is computed, and through which networks."""
-
-    metrics: tuple[str, ...] = DEFAULT
-    paper: Paper | None = None
-    """Compute a paper's table in place of ``metrics``, at the frames it compares."""
-    part: Literal["video", "blurry", "keyframe"] = "video"
-    """Which of a clip's pictures are judged."""
-    frames: FrameRule = FrameRule()
-    networks: dict[Role, BackboneConfig] = Field(default_factory=dict)
-    """Role -> network. A metric whose role is not filled is listed as absent."""
-    num_null: int = Field(default=3, ge=1)
-    """Shuffles for the null."""
-    min_gap_s: float = Field(default=10.0, ge=0)
-    """Film time between a clip and the wrong ones beside it."""
-    num_bootstrap: int = Field(default=2000, ge=1)
-    block_clips: int = Field(default=10, ge=1)
-    """Consecutive clips of one film that are resampled together."""
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _known(self) -> "EvaluateVideoConfig":
-        if unknown := [name for name in self.metrics if name not in (*VIDEO_METRICS, FVD)]:
-            raise ConfigError(f"there is no metric '{unknown[0]}'; known are {', '.join((*VIDEO_METRICS, FVD))}")
-        return self
-
-    def chosen(self) -> tuple[tuple[str, ...], FrameRule]:
-        """Metrics and frames, those of the paper if one is named."""
-        return (PRESETS[self.paper].metrics, PRESETS[self.paper].frames) if self.paper else (self.metrics, self.frames)
 
 
 @dataclass(frozen=True)
@@ -100,20 +61,20 @@ def evaluate_video(
     folder = Reconstructions.open(store, split)
     dataset = Dataset.open(folder.origin.dataset)
     require_data(dataset.fingerprint, folder.origin.data, url=dataset.store.url, user=store.url)
-    names, frames = config.chosen()
-    truths = Truths.read(dataset, [entry.stimulus_id for entry in folder.entries], frames)
+    truths = Truths.read(dataset, [entry.stimulus_id for entry in folder.entries], config)
     subjects = sorted({entry.subject for entry in folder.entries})
-    people = [SubjectClips.read(folder, subject, truths, config.part) for subject in subjects]
+    people = [SubjectClips.read(folder, subject, truths, config) for subject in subjects]
     built = {network: network.build() for network in set(config.networks.values())}
     networks = {role: built[network] for role, network in config.networks.items()}
-    absent = {name: why for name in names if (why := _absent(name, people, truths, networks))}
+    absent = {name: why for name in config.names if (why := _absent(name, people, truths, networks))}
     baselines = truths.baselines(mean_training_frame(store, folder, dataset))
-    names = [name for name in names if name not in absent]
+    names = [name for name in config.names if name not in absent]
     scored = _scores(names, people, truths, baselines, networks, config, progress)
     found = {
         "run": Path(store.url).name,
         "split": split,
         "part": config.part,
+        "blend": config.mixed,
         "dataset": dataset.store.url,
         "settings": folder.origin.settings,
         "notes": list(folder.origin.notes),
@@ -198,6 +159,10 @@ def format_video_table(evaluation: Mapping[str, Any]) -> str:
         between = f"{s['low']:.3f} … {s['high']:.3f}"
         form = "{:<24}{:>9.3f}{:>20}{:>9}{:>9}{:>12}{:>9}{:>11}{:>11}{:>9}"
         lines.append(form.format(s["metric"], s["value"], between, *cells))
+    for s in evaluation["metrics"].values():
+        if best := s["baselines"].get("captioner"):
+            lines += [f"{s['metric']:<24} {s['value'] / best:.3f} of a captioner's {best:.3f} on the true stimulus"]
+    lines += [f"blend: {evaluation['blend']}"]
     lines += [f"{name:<24} absent: {why}" for name, why in evaluation["absent"].items()]
     return "\n".join(lines)
 
@@ -207,7 +172,7 @@ def _scores(
     people: list[SubjectClips],
     truths: Truths,
     baselines: Mapping[str, Any],
-    networks: Mapping[str, Backbone],
+    networks: Networks,
     config: EvaluateVideoConfig,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -233,28 +198,31 @@ def _scores(
     return {"metrics": lines, "values": values, "blocks": blocks}
 
 
-def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Mapping[str, Backbone]) -> str | None:
+def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Networks) -> str | None:
     """Why a metric cannot be computed here; None if it can."""
     metric = VIDEO_METRICS.get(name)
     needs = metric.needs if metric else ("video_classifier",)
-    fewest = min(len(p.pool) for p in people)
+    fewest, predicted = min(len(p.pool) for p in people), [p.predicted for p in people]
     if missing := [role for role in needs if role not in networks]:
         return f"no network is named for the role '{missing[0]}'"
     for role in needs:
-        if networks[role].video != (role in VIDEO_ROLES):
-            kind = "videos" if role in VIDEO_ROLES else "single pictures"
-            raise ConfigError(f"the network of role '{role}' is {networks[role].name}, expected one that judges {kind}")
+        if networks[role].reads != (expected := reads(role)):
+            raise ConfigError(
+                f"the network of role '{role}' is {networks[role].name}, expected one that judges {expected}"
+            )
     if (metric is None or metric.moving) and not truths.moving:
         return "pictures do not move"
     if fewest < (metric.min_clips if metric else 4):
         return f"a subject has {fewest} clips, it takes {metric.min_clips if metric else 4}"
-    if metric is None:
-        return None
+    if metric is None or (why := metric.missing()):
+        return None if metric is None else why
     classes = [networks[role].num_classes for role in needs]
     if metric.min_classes and (fewest_classes := min(c or 0 for c in classes)) < metric.min_classes:
         return f"the network knows {fewest_classes} classes, it takes {metric.min_classes}"
-    if metric.level == "text" and not (all(truths.bank.captions) and all(all(p.predicted.captions) for p in people)):
+    if metric.level == "text" and not all(b.captions and all(b.captions) for b in (truths.bank, *predicted)):
         return "captions are missing on one side"
+    if metric.annotated and not any(label in networks[metric.needs[0]].classes for label in truths.bank.labels):
+        return "no annotation is the name of a class that the network knows; see `annotation`"
     return None
 
 

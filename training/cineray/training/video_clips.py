@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +11,15 @@ from cineray.core.errors import ConfigError, DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.split import make_split
+from cineray.training.backbones.trained import labels_of
 from cineray.training.pictures.bank import Bank, Pairing
-from cineray.training.pictures.resize import FrameRule
+from cineray.training.pictures.resize import FrameRule, mindeye2_blend
 from cineray.training.predict import read_run
-from cineray.training.reconstructions import Reconstructions
+from cineray.training.reconstructions import Reconstruction, Reconstructions
+from cineray.training.video_settings import EvaluateVideoConfig, Part
 
-__all__ = ["SubjectClips", "Truths", "wrong_clips"]
+__all__ = ["SubjectClips", "Truths", "mean_training_frame", "wrong_clips"]
 
-Part = Literal["video", "blurry", "keyframe"]
 GREY = 128
 AT_ONCE = 64
 """Stimuli read together."""
@@ -39,11 +39,13 @@ class Truths:
     fps: float
     """Compared frames a second."""
     rule: FrameRule
+    captioner: list[str]
+    """What a captioner says of each stimulus; empty where the data set does not hold that."""
 
     @classmethod
-    def read(cls, dataset: Dataset, stimulus_ids: Sequence[str], rule: FrameRule) -> "Truths":
+    def read(cls, dataset: Dataset, stimulus_ids: Sequence[str], config: EvaluateVideoConfig) -> "Truths":
         """Raises DataError where the data set holds no coloured frames, or not these stimuli."""
-        num_frames = _frames_of(dataset)[0]
+        rule, num_frames = config.compared, _frames_of(dataset)[0]
         table = dataset.stimuli(["stimulus_id", "film", "onset_s", "length_s", "group", "caption"]).to_pylist()
         row_of = {line["stimulus_id"]: row for row, line in enumerate(table)}
         if unknown := sorted(set(stimulus_ids) - set(row_of)):
@@ -56,15 +58,18 @@ class Truths:
             rule.frames_at(frames, own, at)
             for frames, own, at in zip(_frames(dataset, rows), fps, moments_s, strict=True)
         ]
+        own, spoken = [line["caption"] for line in shown], _captioner(dataset, rows)
+        labels = labels_of([line[config.annotation.column] for line in shown], config.annotation.pattern)
         return cls(
             [line["stimulus_id"] for line in shown],
             [line["film"] for line in shown],
             [line["group"] for line in shown],
             np.array([line["onset_s"] for line in shown]),
             moments_s,
-            Bank(videos, [line["caption"] for line in shown]),
+            Bank(videos, own if config.reference == "caption" else spoken, labels),
             float(np.median([rule.compared_fps(own) for own in fps])),
             rule,
+            spoken,
         )
 
     @cached_property
@@ -88,6 +93,8 @@ class Truths:
         grey = self.still(np.full_like(mean_frame, GREY))
         first = Bank([np.broadcast_to(video[0], video.shape) for video in self.bank.videos])
         found = {"mean_training_frame": self.still(mean_frame), "flat_grey": grey, "zero_flow": grey}
+        if self.captioner:
+            found["captioner"] = (Bank(self.bank.videos, self.captioner), np.arange(len(self.ids)))
         return found | ({"first_frame": (first, np.arange(len(self.ids)))} if self.moving else {})
 
 
@@ -101,7 +108,7 @@ class SubjectClips:
     """(clips,) number of the true stimulus of each, in `Truths`."""
 
     @classmethod
-    def read(cls, folder: Reconstructions, subject: str, truths: Truths, part: Part) -> "SubjectClips":
+    def read(cls, folder: Reconstructions, subject: str, truths: Truths, config: EvaluateVideoConfig) -> "SubjectClips":
         """Every clip of one subject, at the moments of its truth."""
         number = {stimulus_id: k for k, stimulus_id in enumerate(truths.ids)}
         videos, captions, own = [], [], []
@@ -109,13 +116,12 @@ class SubjectClips:
             if entry.subject != subject:
                 continue
             clip = folder.read(entry.example)
-            found = {"video": clip.video, "blurry": clip.blurry, "keyframe": clip.keyframe}[part]
-            if found is None:
-                raise ConfigError(f"clip {entry.example} has no {part}; evaluate another part")
-            frames, fps = (found[None], 1.0) if part == "keyframe" else (found, _fps(clip.fps, len(found), clip.video))
             own.append(number[entry.stimulus_id])
             moments_s = truths.rule.predicted_moments_s(truths.moments_s[own[-1]])
-            videos.append(FrameRule.frames_at(frames, fps, moments_s))
+            video = _frames_at(clip, config.part, moments_s)
+            if config.mixed == "mindeye2":
+                video = mindeye2_blend(video, _frames_at(clip, "blurry", moments_s))
+            videos.append(video)
             captions.append(clip.caption)
         return cls(subject, Bank(videos, captions), np.array(own, np.int64))
 
@@ -166,9 +172,22 @@ def mean_training_frame(store: Store, folder: Reconstructions, dataset: Dataset)
     return np.rint(total / len(rows)).astype(np.uint8)
 
 
-def _fps(fps: float, num_frames: int, video: NDArray[Any]) -> float:
-    """A blurry video lasts as long as the video beside it, however many frames it has."""
-    return fps * num_frames / len(video)
+def _frames_at(clip: Reconstruction, part: Part, moments_s: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(moments, height, width, 3). A blurry video lasts as long as the video beside it, however many frames it has."""
+    found = {"video": clip.video, "blurry": clip.blurry, "keyframe": clip.keyframe}[part]
+    if found is None:
+        raise ConfigError(f"clip {clip.example} has no {part}; evaluate another part, or without a blend")
+    if part == "keyframe":
+        return FrameRule.frames_at(found[None], 1.0, moments_s)
+    return FrameRule.frames_at(found, clip.fps * len(found) / len(clip.video), moments_s)
+
+
+def _captioner(dataset: Dataset, rows: Sequence[int]) -> list[str]:
+    """The target ``caption_text`` of each row: utf-8, padded with zeros."""
+    if "caption_text" not in dataset.target_specs:
+        return []
+    found = dataset.gather_stimuli("caption_text", np.array(rows, np.int64))
+    return [row.tobytes().rstrip(b"\0").decode() for row in found]
 
 
 def _frames_of(dataset: Dataset) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.manifest import require_data
 from cineray.training.evaluate_video import read_evaluation
 from cineray.training.reconstructions import Reconstructions
-from cineray.training.video_clips import Part
+from cineray.training.video_settings import Part
 
 __all__ = ["Sprite", "video_report"]
 

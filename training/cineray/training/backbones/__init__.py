@@ -5,15 +5,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cineray.core.config import Config
-from cineray.training.backbones.base import Backbone
+from cineray.training.backbones.base import Backbone, TextBackbone
 from cineray.training.backbones.framewise import framewise
 from cineray.training.backbones.hugging_face import HFClipConfig, HFImageClassifierConfig, HFVideoClassifierConfig
 from cineray.training.backbones.open_clip import OpenClipConfig
+from cineray.training.backbones.sentences import HFClipTextConfig, HFSentenceConfig
 from cineray.training.backbones.tflite import TFLiteConfig
 from cineray.training.backbones.torchvision import TorchvisionConfig
 from cineray.training.backbones.trained import TrainedConfig
 
-__all__ = ["Backbone", "BackboneConfig", "FrameBackboneConfig", "FramewiseConfig"]
+__all__ = ["Backbone", "BackboneConfig", "FrameBackboneConfig", "FramewiseConfig", "TextBackbone"]
 
 FrameBackboneConfig = Annotated[
     TorchvisionConfig | HFImageClassifierConfig | HFClipConfig | OpenClipConfig | TFLiteConfig | TrainedConfig,
@@ -32,4 +33,7 @@ class FramewiseConfig(Config):
         return framewise(self.frames.build())
 
 
-BackboneConfig = Annotated[FrameBackboneConfig | HFVideoClassifierConfig | FramewiseConfig, Field(discriminator="name")]
+BackboneConfig = Annotated[
+    FrameBackboneConfig | HFVideoClassifierConfig | FramewiseConfig | HFSentenceConfig | HFClipTextConfig,
+    Field(discriminator="name"),
+]

@@ -1,9 +1,9 @@
-"""A frozen network that judges pictures or videos: pixels in, class scores and embeddings out."""
+"""A frozen network that judges: pixels of pictures or videos, or sentences, in; class scores and embeddings out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from cineray.core.errors import ConfigError, DataError
 
-__all__ = ["IMAGENET", "OPENAI", "Backbone", "Moments", "as_pixels", "read_weights"]
+__all__ = ["IMAGENET", "OPENAI", "Backbone", "Moments", "Reads", "TextBackbone", "as_pixels", "read_weights"]
+
+Reads = Literal["single pictures", "videos", "sentences"]
 
 BATCH = 32
 """Pictures (or videos) that are judged together."""
@@ -42,6 +44,13 @@ class Backbone:
     num_classes: int | None = None
     video: bool = False
     """Whether it looks at whole videos."""
+    classes: tuple[str, ...] = ()
+    """Names of its classes, where it knows them."""
+
+    @property
+    def reads(self) -> Reads:
+        """What it looks at."""
+        return "videos" if self.video else "single pictures"
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """``logits`` (n, classes) and/or ``embedding`` (n, ...)."""
@@ -57,6 +66,24 @@ class Backbone:
                     array = values.float().cpu().numpy() if isinstance(values, Tensor) else values
                     parts.setdefault(output, []).append(np.asarray(array, np.float32))
         return {output: np.concatenate(values) for output, values in parts.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class TextBackbone:
+    """Calls ``embed`` a batch at a time."""
+
+    name: str
+    """Class and weights, as a table names them."""
+    embed: Callable[[list[str]], Tensor]
+    """n sentences to (n, dim)."""
+    reads: ClassVar[Reads] = "sentences"
+    num_classes: ClassVar[None] = None
+
+    def __call__(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dim)."""
+        with torch.inference_mode():
+            parts = [self.embed(list(sentences[i : i + BATCH])) for i in range(0, len(sentences), BATCH)]
+        return torch.cat(parts).float().cpu().numpy()
 
 
 def as_pixels(pictures: NDArray[np.uint8], px: int, moments: Moments, *, kernel: str = "bilinear") -> Tensor:

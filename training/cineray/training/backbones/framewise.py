@@ -23,4 +23,4 @@ def framewise(network: Backbone) -> Backbone:
             outputs["embedding"] = np.concatenate([found["embedding"].mean(1), steps], 1)
         return outputs
 
-    return Backbone(f"{network.name}, frame by frame", judge, network.num_classes, video=True)
+    return Backbone(f"{network.name}, frame by frame", judge, network.num_classes, True, network.classes)

@@ -35,7 +35,8 @@ class HFImageClassifierConfig(Config):
             inputs = prepare(images=list(pictures), return_tensors="pt", input_data_format="channels_last")
             return {"logits": network(**inputs).logits}
 
-        return Backbone(f"{type(network).__name__} {self.part.label}", judge, network.config.num_labels)
+        label = f"{type(network).__name__} {self.part.label}"
+        return Backbone(label, judge, network.config.num_labels, classes=_classes(network))
 
 
 class HFVideoClassifierConfig(Config):
@@ -62,7 +63,11 @@ class HFVideoClassifierConfig(Config):
             return {"logits": found.logits, "embedding": found.hidden_states[-1].mean(1)}
 
         label = f"{type(network).__name__} {self.part.label}, {self.num_frames} frames"
-        return Backbone(label, judge, network.config.num_labels, video=True)
+        return Backbone(label, judge, network.config.num_labels, video=True, classes=_classes(network))
+
+
+def _classes(network: Any) -> tuple[str, ...]:
+    return tuple(network.config.id2label[k] for k in range(network.config.num_labels))
 
 
 class HFClipConfig(Config):

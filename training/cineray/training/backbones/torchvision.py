@@ -55,5 +55,11 @@ class TorchvisionConfig(Config):
             found = network(as_pixels(pictures, self.px, IMAGENET))
             return {"embedding": found["embedding"].flatten(1)} if embedding else {"logits": found}
 
-        where = f" {self.node}" if embedding else ""
-        return Backbone(f"torchvision {self.arch}{where}", judge, None if embedding else self.num_classes)
+        if embedding:
+            return Backbone(f"torchvision {self.arch} {self.node}", judge)
+        return Backbone(f"torchvision {self.arch}", judge, self.num_classes, classes=self._classes())
+
+    def _classes(self) -> tuple[str, ...]:
+        """Those of the published weights (ImageNet), which own weights for as many classes are taken to follow."""
+        names = torchvision.models.get_model_weights(self.arch).DEFAULT.meta["categories"]
+        return tuple(names) if len(names) == self.num_classes else ()

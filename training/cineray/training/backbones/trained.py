@@ -58,7 +58,7 @@ class TrainedConfig(Config):
         about = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         network = _network(len(about["classes"]))
         network.load_state_dict(load_file(folder / "classifier.safetensors"))
-        return _backbone(network.eval(), about["config"]["px"], len(about["classes"]))
+        return _backbone(network.eval(), about["config"]["px"], tuple(about["classes"]))
 
 
 def labels_of(values: Sequence[str], pattern: str) -> list[str | None]:
@@ -91,7 +91,7 @@ def train_classifier(
     pictures, repeats = _pictures(dataset, rows, config)
     truth = torch.tensor([classes.index(label) for label in known]).repeat_interleave(repeats)
     network = _fit(pictures, truth, len(classes), config)
-    scores = _backbone(network, config.px, len(classes))(pictures)["logits"]
+    scores = _backbone(network, config.px, tuple(classes))(pictures)["logits"]
     about = {
         "classes": classes,
         "config": config.model_dump(mode="json"),
@@ -137,7 +137,7 @@ def _network(num_classes: int) -> ShuffleNetV2:
     return ShuffleNetV2([1, 2, 1], WIDTHS, num_classes)
 
 
-def _backbone(network: nn.Module, px: int, num_classes: int) -> Backbone:
+def _backbone(network: nn.Module, px: int, classes: tuple[str, ...]) -> Backbone:
     below: list[torch.Tensor] = []
     network.fc.register_forward_pre_hook(lambda module, inputs: below.append(inputs[0]))
 
@@ -145,4 +145,4 @@ def _backbone(network: nn.Module, px: int, num_classes: int) -> Backbone:
         below.clear()
         return {"logits": network(as_pixels(pictures, px, IMAGENET)), "embedding": below[0]}
 
-    return Backbone("classifier trained on the training stimuli", judge, num_classes)
+    return Backbone("classifier trained on the training stimuli", judge, len(classes), classes=classes)

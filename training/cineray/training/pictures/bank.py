@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cineray.training.backbones import Backbone
+from cineray.training.backbones import Backbone, TextBackbone
 
 __all__ = ["Bank", "Pairing"]
 
@@ -22,6 +22,8 @@ class Bank:
     videos: Sequence[NDArray[np.uint8]]
     """Each (frames, height, width, 3), sRGB."""
     captions: Sequence[str] = ()
+    labels: Sequence[str | None] = ()
+    """Annotated class of each, None where it has none."""
     _known: dict[Hashable, list[Any]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -40,6 +42,12 @@ class Bank:
     def by_video(self, backbone: Backbone, output: str) -> list[NDArray[np.float32]]:
         """(...,) of each video, from a network that looks at whole videos."""
         return self._through(backbone, output, lambda videos, network: network(np.stack(videos)))
+
+    def by_caption(self, backbone: TextBackbone) -> list[NDArray[np.float32]]:
+        """(dim,) of each video's caption."""
+        if backbone not in self._known:
+            self._known[backbone] = list(backbone(self.captions))
+        return self._known[backbone]
 
     def _through(
         self, backbone: Backbone, output: str, batch: Callable[[Sequence[NDArray[np.uint8]], Backbone], dict[str, Any]]

@@ -17,17 +17,19 @@ from cineray.training.pictures.resize import resized
 __all__ = [
     "STILL",
     "Networks",
+    "Values",
     "VideoMetric",
     "always",
     "identification",
     "mean_features",
     "motion",
     "pixels",
+    "rows_cosine",
     "similarity",
 ]
 
-Networks = Mapping[str, Backbone]
-"""Role -> network."""
+Networks = Mapping[str, Any]
+"""Role -> `Backbone`, or `TextBackbone` where sentences are read."""
 Values = Callable[[Pairing, Networks], NDArray[np.float64]]
 Chance = Callable[[Pairing], NDArray[np.float64]]
 Level = Literal["pixels", "motion", "smoothness", "semantics", "features", "retrieval", "text", "set"]
@@ -57,6 +59,10 @@ class VideoMetric:
     min_classes: int = 0
     """Classes that its networks must know."""
     baselines: tuple[str, ...] = STILL
+    annotated: bool = False
+    """Whether it takes the data set's own classes."""
+    missing: Callable[[], str | None] = lambda: None
+    """Why it cannot be computed on this machine, None if it can."""
 
 
 def always(value: float) -> Chance:
@@ -115,6 +121,14 @@ def motion(
         moving=True,
         baselines=("zero_flow",),
     )
+
+
+def rows_cosine(p: NDArray[Any], t: NDArray[Any]) -> float:
+    """Mean over rows of the cosine of (rows, dim) and (rows, dim); 0 where one is all zeros."""
+    p, t = (np.atleast_2d(np.asarray(x, np.float64)) for x in (p, t))
+    p, t = (x.reshape(len(x), -1) for x in (p, t))
+    scale = np.linalg.norm(p, axis=1) * np.linalg.norm(t, axis=1)
+    return float(np.divide((p * t).sum(1), scale, out=np.zeros_like(scale), where=scale > 0).mean())
 
 
 def mean_features(bank: Bank, network: Backbone) -> NDArray[np.float64]:

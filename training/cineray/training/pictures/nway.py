@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cineray.training.pictures.drawing import miss_all
 
-__all__ = ["nway", "nway_chance", "nway_monte_carlo"]
+__all__ = ["nway", "nway_chance", "nway_monte_carlo", "nway_of"]
 
 Logits = NDArray[Any]
 """(pictures, classes)."""
@@ -25,6 +25,13 @@ def nway(predicted: Logits, truth: Logits, *, n: int, num_accepted: int = 1) -> 
     """
     best, others = _best_and_others(predicted, truth, num_accepted)
     return miss_all((others >= best[:, None]).sum(1), others.shape[1], n - 1)
+
+
+def nway_of(predicted: Logits, label: int, *, n: int) -> NDArray[np.float64]:
+    """(pictures,): the same with a class that is known, whatever the classifier thinks of the truth."""
+    scores = np.asarray(predicted, np.float64)
+    others = np.delete(scores, label, axis=1)
+    return miss_all((others >= scores[:, [label]]).sum(1), others.shape[1], n - 1)
 
 
 def nway_monte_carlo(

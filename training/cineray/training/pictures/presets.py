@@ -5,10 +5,11 @@ from typing import Literal
 
 from cineray.training.pictures.resize import FrameRule
 
-__all__ = ["PRESETS", "Paper", "Preset"]
+__all__ = ["PRESETS", "Blend", "Paper", "Preset"]
 
 Paper = Literal["mindvideo", "animator", "neuroclips", "neurons", "mindeye1", "mindeye2", "litemind", "braindiffuser"]
-
+Blend = Literal["none", "mindeye2"]
+"""``mindeye2``: the published scores of refined pictures are of .75 refined + .25 low-level ones."""
 
 THREE_FPS = FrameRule()
 
@@ -19,6 +20,7 @@ class Preset:
 
     metrics: tuple[str, ...]
     frames: FrameRule = THREE_FPS
+    blend: Blend = "none"
 
 
 def _nway(kind: str, *whats: str) -> tuple[str, ...]:
@@ -43,7 +45,9 @@ PRESETS: dict[Paper, Preset] = {
         ("pixcorr@noantialias", "ssim@425", *_FEATURES, "retrieval@medarc_forward", "retrieval@medarc_backward")
     ),
     "mindeye2": Preset(
-        ("pixcorr@noantialias", "ssim@425", *_FEATURES, "retrieval@medarc_forward", "retrieval@medarc_backward")
+        ("pixcorr@noantialias", "ssim@425", *_FEATURES, "retrieval@medarc_forward", "retrieval@medarc_backward",
+         "caption_meteor", "caption_rouge1", "caption_rougeL", "caption_minilm", "caption_clip_b", "caption_clip_l"),
+        blend="mindeye2",
     ),
     "litemind": Preset(("pixcorr@noantialias", "ssim@425", *_FEATURES, "retrieval@litemind")),
     "braindiffuser": Preset(("pixcorr@noantialias", "ssim@columns425", *_FEATURES)),

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cineray.core.config import Config
 
-__all__ = ["FrameRule", "resized"]
+__all__ = ["FrameRule", "mindeye2_blend", "resized"]
 
 
 class FrameRule(Config):
@@ -67,3 +67,15 @@ def resized(video: NDArray[np.uint8], px: int, *, antialias: bool = True) -> NDA
         return tensor.permute(0, 2, 3, 1).contiguous().numpy()
     # Where nothing shrinks there is nothing to antialias, and OpenCV does the same sum much faster.
     return np.stack([cv2.resize(frame, (px, px), interpolation=cv2.INTER_LINEAR) for frame in values])
+
+
+def mindeye2_blend(refined: NDArray[np.uint8], low_level: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """.75 refined + .25 low-level, pixel by pixel, at the refined frames' size (MindEye2's evaluation).
+
+    Args:
+        refined: (frames, height, width, 3).
+        low_level: (frames, ...) of any size, resized bilinearly.
+    """
+    size = refined.shape[2], refined.shape[1]
+    low = [cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR).astype(np.float32) for frame in low_level]
+    return np.rint(0.75 * refined.astype(np.float32) + 0.25 * np.stack(low)).astype(np.uint8)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from cineray.training.metrics.similarity import pearson_matrix
 from cineray.training.pictures.bank import Pairing
-from cineray.training.pictures.base import Networks, VideoMetric, always, identification, mean_features
-from cineray.training.pictures.nway import nway, nway_chance, nway_monte_carlo
+from cineray.training.pictures.base import Networks, VideoMetric, always, identification, mean_features, rows_cosine
+from cineray.training.pictures.nway import nway, nway_chance, nway_monte_carlo, nway_of
 from cineray.training.pictures.smooth import adjacent, all_pairs, gated
 
 __all__ = ["SEMANTIC_METRICS"]
@@ -22,14 +22,6 @@ NETWORKS = {
     "clip": "published with CLIP ViT-L/14",
 }
 """Role -> the network of published values; the one that was used stands in the evaluation."""
-
-
-def _rows_cosine(p: NDArray[Any], t: NDArray[Any]) -> float:
-    """Mean over rows of the cosine of (rows, dim) and (rows, dim); 0 where one is all zeros."""
-    p, t = (np.atleast_2d(np.asarray(x, np.float64)) for x in (p, t))
-    p, t = (x.reshape(len(x), -1) for x in (p, t))
-    scale = np.linalg.norm(p, axis=1) * np.linalg.norm(t, axis=1)
-    return float(np.divide((p * t).sum(1), scale, out=np.zeros_like(scale), where=scale > 0).mean())
 
 
 def _nway(what: Literal["frame", "video"], n: int, kind: Literal["", "@top3", "@top3_mc"] = "") -> VideoMetric:
@@ -62,6 +54,35 @@ def _nway(what: Literal["frame", "video"], n: int, kind: Literal["", "@top3", "@
     )
 
 
+def _nway_annotated(what: Literal["frame", "video"], n: int) -> VideoMetric:
+    """The accepted class is the data set's, whatever the classifier sees in the truth; NaN where it has none."""
+    role = f"{what}_classifier"
+
+    def values(pairing: Pairing, networks: Networks) -> Array:
+        network = networks[role]
+        bank = pairing.predicted
+        logits = bank.by_frame(network, "logits") if what == "frame" else bank.by_video(network, "logits")
+        number = {name: k for k, name in enumerate(network.classes)}
+        true = [number.get(label) for label in pairing.truth.labels]
+
+        def score(predicted: NDArray[Any], label: int | None) -> float:
+            return float("nan") if label is None else float(nway_of(np.atleast_2d(predicted), label, n=n).mean())
+
+        return pairing.each(score, logits, true)
+
+    return VideoMetric(
+        f"nway_{what}@{n}@annotation",
+        f"the annotated class wins among {n}, exact expectation",
+        "semantics",
+        values,
+        always(nway_chance(n)),
+        needs=(role,),
+        moving=what == "video",
+        min_classes=n,
+        annotated=True,
+    )
+
+
 def _of_prediction(function: Callable[[NDArray[Any]], float]) -> Callable[[Pairing, Networks], Array]:
     """A property of the prediction alone."""
 
@@ -74,13 +95,13 @@ def _of_prediction(function: Callable[[NDArray[Any]], float]) -> Callable[[Pairi
 
 def _clip_sim(pairing: Pairing, networks: Networks) -> Array:
     return pairing.each(
-        _rows_cosine, *(b.by_frame(networks["clip"], "embedding") for b in (pairing.predicted, pairing.truth))
+        rows_cosine, *(b.by_frame(networks["clip"], "embedding") for b in (pairing.predicted, pairing.truth))
     )
 
 
 def _video_sim(pairing: Pairing, networks: Networks, role: str = "video_classifier") -> Array:
     return pairing.each(
-        _rows_cosine, *(b.by_video(networks[role], "embedding") for b in (pairing.predicted, pairing.truth))
+        rows_cosine, *(b.by_video(networks[role], "embedding") for b in (pairing.predicted, pairing.truth))
     )
 
 
@@ -102,6 +123,7 @@ def _distance(role: str, source: str) -> VideoMetric:
 SMOOTH = "prediction alone, read beside the truth's own value"
 SEMANTIC_METRICS = (
     *(_nway(what, n, kind) for what in ("frame", "video") for n in (2, 10, 50) for kind in ("", "@top3", "@top3_mc")),
+    *(_nway_annotated(what, n) for what in ("frame", "video") for n in (2, 10, 50)),
     VideoMetric(
         "clip_sim",
         "cosine of picture embeddings, predicted against true frame",
