@@ -1,19 +1,20 @@
 """What the loop sees of every strategy."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from cineray.training.optim import OptimConfig, SubjectAdamW
 from cineray.training.world import World
 
-__all__ = ["Engine", "Setting", "blocks", "recompute_activations"]
+__all__ = ["Engine", "Setting", "blocks", "clip", "recompute_activations", "whole"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,24 @@ def recompute_activations(model: nn.Module) -> None:
     """Keep only the blocks' inputs and compute the rest again in the backward pass; parameter names stay."""
     for block in blocks(model):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def clip(parameters: Iterable[Tensor], most: float) -> float:
+    """Scale the gradients down to a global norm of ``most``, or leave them alone; the norm they had.
+
+    Torch's own function writes all of them again even where there is nothing to scale.
+    """
+    trained = list(parameters)
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    if (found := float(whole(norm))) > most:
+        nn.utils.clip_grads_with_norm_(trained, most, norm)
+    return found
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which this rank may hold a part; collective if so."""
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class Fixed(Engine):

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cineray.core.errors import ConfigError
 from cineray.training.optim import MOMENTS
-from cineray.training.strategies.base import Engine, Setting, blocks
+from cineray.training.strategies.base import Engine, Setting, blocks, clip, whole
 
 __all__ = ["ddp", "fsdp2", "plain"]
 
@@ -64,21 +64,21 @@ class NativeEngine(Engine):
 
     def step(self, lr: float, absent: Collection[str]) -> float:
         """See `Engine`."""
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), self.setting.optim.clip_norm)
+        norm = clip(self.trained.values(), self.setting.optim.clip_norm)
         self.optimizer.prepare(lr, absent)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(_whole(norm))
+        return norm
 
     def full_state(self) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
         for name, tensor in self.module.state_dict().items():
-            yield f"weights/{name}", _whole(tensor)
+            yield f"weights/{name}", whole(tensor)
         for name, parameter in self.trained.items():
             state = self.optimizer.state[parameter]
             for key in MOMENTS:
-                yield f"{key}/{name}", _whole(state[key])
-            yield f"steps/{name}", _whole(state["step"])
+                yield f"{key}/{name}", whole(state[key])
+            yield f"steps/{name}", whole(state["step"])
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine`."""
@@ -135,11 +135,6 @@ class FSDPEngine(NativeEngine):
     def backward(self, share: Tensor) -> None:
         """FSDP averages, shares add up."""
         super().backward(share * self.setting.world.size)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _like(value: Tensor, pattern: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cineray.training.optim import MOMENTS, SubjectAdamW
-from cineray.training.strategies.base import Engine, Setting
+from cineray.training.strategies.base import Engine, Setting, clip
 
 __all__ = ["zero0", "zero1", "zero2", "zero3"]
 
@@ -55,10 +55,10 @@ class ReplicatedEngine(ZeroEngine):
 
     def step(self, lr: float, absent: Collection[str]) -> float:
         """Clipped here: DeepSpeed's stage 0 clips in fp32 but does not tell the norm."""
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), self.setting.optim.clip_norm)
+        norm = clip(self.trained.values(), self.setting.optim.clip_norm)
         self.optimizer.prepare(lr, absent)
         self.deepspeed.step()
-        return float(norm)
+        return norm
 
     def full_state(self) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
