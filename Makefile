@@ -9,7 +9,7 @@ export DS_ACCELERATOR ?= cpu
 
 DEMO ?= runs/demo
 
-.PHONY: install demo test check faults results-song results-synthetic results-miyawaki results-video bench-stream bench-features bench-gpu
+.PHONY: install demo test check faults results-song results-synthetic results-miyawaki results-video bench-stream bench-features bench-training bench-gpu
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,9 @@ bench-stream: install
 
 bench-features: install
 	$(BIN)/python -m benchmarks.bench_features
+
+bench-training: install
+	$(BIN)/python -m benchmarks.bench_training
 
 bench-gpu: install
 	$(BIN)/python -m benchmarks.bench_gpu

@@ -1,0 +1,117 @@
+"""Lines of the training benchmark: floors, targets, and the page in docs/results."""
+
+import datetime
+import os
+import statistics
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+from benchmarks.bench_stream_measure import Ratio
+
+GOALS: dict[str, tuple[str, float, float]] = {
+    "perf.T1": (">=", 1.8, 2.5),
+    "perf.T4": (">=", 3, 5),
+    "perf.T5": ("<=", 0.15, 0.08),
+    "perf.T5_time": ("<=", 1.3, 1.0),
+    "perf.T6": ("<=", 1.2, 1.05),
+    "perf.T7": ("<=", 0.30, 0.20),
+    "perf.T7_time": ("<=", 1.35, 1.2),
+    "perf.T8": ("<=", 0.05, 0.01),
+    "perf.T9": (">=", 0.95, 0.98),
+    "perf.T9_ddp": (">=", 0.95, 0.98),
+    "perf.T10": (">=", 0.80, 0.95),
+    "perf.T11": ("<=", 1e-3, 1e-3),
+}
+"""Sense, floor and target."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure."""
+
+    key: str
+    what: str
+    value: float
+    note: str
+    wall: float | None = None
+    cpu: float | None = None
+
+    @classmethod
+    def of_ratio(
+        cls, key: str, what: str, ratio: Ratio, *, unit: str = "step", rows: int = 1, time: bool = False
+    ) -> Self:
+        """Ours over theirs in speed, or in ``time``; the gate is the CPU's if the machine was busy."""
+        wall, cpu = ratio.of("wall_us"), ratio.of("cpu_us")
+        sides = [
+            " against ".join(
+                f"{rows * statistics.median(getattr(c, f'{clock}_us') for c in costs) / 1e3:.4g}"
+                for costs in (ratio.ours, ratio.theirs)
+            )
+            for clock in ("wall", "cpu")
+        ]
+        note = (
+            f"{sides[0]} ms a {unit}, {sides[1]} CPU ms, load {max(ratio.loads):.1f}, "
+            f"gate {'CPU' if ratio.busy else 'wall'}"
+        )
+        wall, cpu = (1 / wall, 1 / cpu) if time else (wall, cpu)
+        return cls(key, what, cpu if ratio.busy else wall, note, wall, cpu)
+
+    @property
+    def rounded(self) -> float:
+        """Four digits."""
+        return float(f"{self.value:.4g}")
+
+    @property
+    def verdict(self) -> str:
+        """Against the goals."""
+        if self.key not in GOALS:
+            return ""
+        sense, floor, target = GOALS[self.key]
+        sign = 1 if sense == ">=" else -1
+        return (
+            "target"
+            if sign * self.value >= sign * target
+            else "floor"
+            if sign * self.value >= sign * floor
+            else "MISSED"
+        )
+
+    def text(self) -> str:
+        """For the terminal."""
+        return f"{self.key:16}{self.value:9.3g}  {self.verdict:7}{self.what}  [{self._clocks()}{self.note}]"
+
+    def row(self) -> str:
+        """For the page."""
+        sense, floor, target = GOALS.get(self.key, ("", "", ""))
+        limits = [f"{sense} {limit:g}" if isinstance(limit, int | float) else "" for limit in (floor, target)]
+        clocks = ["" if x is None else f"{x:.3g}" for x in (self.wall, self.cpu)]
+        return (
+            f"| {' | '.join([self.key, self.what, f'{self.value:.3g}', *clocks, *limits, self.verdict, self.note])} |"
+        )
+
+    def _clocks(self) -> str:
+        return "" if self.wall is None else f"wall {self.wall:.3g}, CPU {self.cpu:.3g}; "
+
+
+def write_report(path: Path, lines: list[Line], about: str, seconds: float) -> None:
+    """The whole page; everything on it comes from this run."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray", "deepspeed"))
+    missed = ", ".join(f"{line.key} ({line.value:.3g})" for line in lines if line.verdict == "MISSED") or "none"
+    below = ", ".join(f"{line.key} ({line.value:.3g})" for line in lines if line.verdict == "floor") or "none"
+    text = f"""# Training, measured
+
+`make bench-training` ({seconds:.0f} s) on {datetime.date.today().isoformat()}, {os.cpu_count()} cores, no GPU, \
+{packages}.
+
+{about}
+
+| goal | measure | figure | wall | CPU | floor | target | verdict | detail |
+|---|---|---|---|---|---|---|---|---|
+{chr(10).join(line.row() for line in lines)}
+
+Below their floor: {missed}. At their floor but below their target: {below}.
+"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
