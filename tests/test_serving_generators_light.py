@@ -9,7 +9,6 @@ from scipy import ndimage
 
 from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.dataset import Dataset
-from cineray.datasets.split import make_split
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.blend import blend, placed, places, recoloured, resized
 from cineray.serving.generators.codecs import PoolCodecConfig
@@ -47,82 +46,6 @@ def a_square(size=32, top=12, left=12, side=6, colour=(250, 40, 40), ground=30):
     return picture
 
 
-def test_candidates_are_the_training_stimuli_and_nothing_else(run, library):
-    dataset = library.dataset
-    split = make_split(dataset, run.view.split, (), run.view.window)
-    shown = {
-        name: {int(r) for r in dataset.gather_stimulus_rows(e.rows(np.arange(len(e))))}
-        for name, e in (("train", split.train), ("val", split.val), ("test", split.test))
-    }
-    assert set(library.rows.tolist()) == shown["train"]
-    assert not shown["train"] & (shown["val"] | shown["test"])
-    films = dataset.stimuli(["film"])["film"].to_pylist()
-    assert {films[row] for row in library.rows} == {"train"}
-    for row in shown["val"] | shown["test"]:
-        with pytest.raises(AssertionError, match="not a training stimulus"):
-            library.frames(row)
-
-
-def test_what_others_saw_in_training_is_no_candidate_if_it_is_tested(run):
-    """A held-out person and a known film: the split allows it, the library does not hand the answer out."""
-    split = run.view.split.override(
-        {
-            "train": {"films": [], "except_subjects": ["sub-02"], "blocks": None},
-            "val": None,
-            "test": {"films": ["test"], "subjects": ["sub-02"]},
-            "allow_shared_stimuli": True,
-        }
-    )
-    view = run.view.model_copy(update={"split": split})
-    dataset = Dataset.open(view.dataset)
-    trained = make_split(dataset, split, (), view.window).train
-    films = np.array(dataset.stimuli(["film"])["film"].to_pylist())
-    assert "test" in films[dataset.gather_stimulus_rows(trained.rows(np.arange(len(trained))))]
-    assert set(films[Library.of(dataset, view, "features", "frames").rows]) == {"train"}
-
-
-def test_nearest_is_the_largest_cosine_of_centred_tokens(library, monkeypatch):
-    """By numpy, in several chunks; the query has an offset that raw cosines would follow."""
-    monkeypatch.setattr("cineray.serving.library.CHUNK", 7)
-    rng = np.random.default_rng(0)
-    values = library.dataset.gather_stimuli("features", library.rows).astype(np.float64)
-    mean = values.mean(0)
-    query = mean + rng.standard_normal((5, values.shape[1]))
-    centred = values - mean
-    cosine = (query - mean) @ centred.T
-    cosine /= np.linalg.norm(query - mean, axis=1)[:, None] * np.linalg.norm(centred, axis=1)
-    rows, similarity = library.nearest(torch.from_numpy(query).float()[:, None])
-    assert rows.tolist() == library.rows[cosine.argmax(1)].tolist()
-    np.testing.assert_allclose(similarity, cosine.max(1), atol=1e-5)
-
-
-def test_latents_have_their_say_beside_the_tokens(run):
-    """By numpy: the weighted mean of two cosines; without latents the tokens decide alone."""
-    library = Library.of(Dataset.open(run.view.dataset), run.view, "features", "frames", "latents")
-    rng = np.random.default_rng(1)
-    cosines, queries = [], []
-    for name in ("features", "latents"):
-        values = library.dataset.gather_stimuli(name, library.rows).astype(np.float64).reshape(len(library.rows), -1)
-        centred = values - values.mean(0)
-        query = values.mean(0) + rng.standard_normal((6, values.shape[1]))
-        off = query - values.mean(0)
-        cosines.append(off @ centred.T / np.outer(np.linalg.norm(off, axis=1), np.linalg.norm(centred, axis=1)))
-        queries.append(torch.from_numpy(query).float())
-    both = (cosines[0] + 3 * cosines[1]) / 4
-    assert (both.argmax(1) != cosines[0].argmax(1)).any()
-    rows, similarity = library.nearest(queries[0][:, None], queries[1], 3.0)
-    assert rows.tolist() == library.rows[both.argmax(1)].tolist()
-    np.testing.assert_allclose(similarity, both.max(1), atol=1e-5)
-    assert library.nearest(queries[0])[0].tolist() == library.rows[cosines[0].argmax(1)].tolist()
-    generator = NearestConfig(agreement=3.0).build(library=library)
-    conditions = [Condition(tokens=t[None], latents=x) for t, x in zip(*queries, strict=True)]
-    middle = library.shape[0] // 2
-    for keyframe, row in zip(generator.keyframes(conditions), library.rows[both.argmax(1)], strict=True):
-        np.testing.assert_array_equal(keyframe, library.frames(int(row))[middle])
-    with pytest.raises(DataError, match="without latents"):
-        replace(library, latents=None).nearest(queries[0], queries[1])
-
-
 def test_a_picture_that_does_not_move_takes_only_the_light_of_the_blurry_video():
     """By scipy: what is left above the cutoff is the picture's own."""
     rng = np.random.default_rng(2)
@@ -132,14 +55,6 @@ def test_a_picture_that_does_not_move_takes_only_the_light_of_the_blurry_video()
     lows = [ndimage.gaussian_filter(x.astype(np.float64), (2.4, 2.4, 0), mode="nearest") for x in (*blurry, picture)]
     for frame, low in zip(made, lows, strict=False):
         np.testing.assert_allclose(frame, picture + low - lows[-1], atol=0.6)
-
-
-def test_targets_that_are_not_there_are_named(run):
-    dataset = Dataset.open(run.view.dataset)
-    with pytest.raises(ConfigError, match=r"no target 'clip_tokens', it has .*cineray features"):
-        Library.of(dataset, run.view, "clip_tokens", "frames")
-    with pytest.raises(ConfigError, match="'latents' has axes"):
-        Library.of(dataset, run.view, "features", "latents")
 
 
 def test_a_true_token_brings_back_its_own_picture(library, generator):
