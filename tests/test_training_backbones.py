@@ -117,6 +117,21 @@ def test_a_vit_from_its_folder(tmp_path):
     assert backbone.num_classes == 5
 
 
+def test_dinov2_from_its_folder_gives_its_class_token(tmp_path):
+    from transformers import Dinov2Config, Dinov2Model, ViTImageProcessor
+
+    torch.manual_seed(0)
+    small = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8)
+    network = Dinov2Model(small).eval()
+    network.save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    found = Holder.parse({"backbone": {"name": "hf_image_encoder", "part": {"folder": str(tmp_path)}}}).backbone.build()
+    inputs = ViTImageProcessor.from_pretrained(tmp_path)(images=list(PICTURES), return_tensors="pt")
+    with torch.no_grad():
+        expected = network(**inputs).last_hidden_state[:, 0]
+    np.testing.assert_allclose(found(PICTURES)["embedding"], expected, atol=1e-5)
+
+
 def test_a_videomae_from_its_folder_takes_as_many_frames_as_it_is_told(tmp_path):
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor
 

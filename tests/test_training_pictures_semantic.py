@@ -183,7 +183,7 @@ def colour_network() -> Backbone:
         mean = pictures.reshape(len(pictures), -1, 3).mean(1)
         return {"embedding": mean - 128, "logits": -np.linalg.norm(mean[:, None] - anchors, axis=2)}
 
-    return Backbone("mean colour", judge, 60)
+    return Backbone("mean colour", judge, 60, classes=tuple(map(str, range(60))))
 
 
 @pytest.fixture(scope="module")
@@ -191,21 +191,32 @@ def clips():
     rng = np.random.default_rng(0)
     shade = rng.uniform(40, 215, (NUM, 1, 1, 1, 3)) + rng.normal(0, 8, (NUM, 2, 1, 1, 3))
     videos = np.clip(shade + rng.normal(0, 20, (NUM, 2, 32, 32, 3)), 0, 255).astype(np.uint8)
-    truth = Bank(list(videos), [f"clip number {k}" for k in range(NUM)])
+    labels = [str(k) for k in colour_network()(videos[:, 0])["logits"].argmax(1)]
+    truth = Bank(list(videos), labels=labels)
     noisy = np.clip(videos + rng.normal(0, 30, videos.shape), 0, 255).astype(np.uint8)
-    return Bank(list(noisy), [f"clip {k}" for k in range(NUM)]), truth
+    return Bank(list(noisy)), truth
 
 
 def networks() -> dict[str, Backbone]:
     picture, video = colour_network(), framewise(colour_network())
-    roles: tuple[str, ...] = ("frame_classifier", "clip", "clip_b32", "alex2", "alex5", "incep", "effnet", "swav")
+    roles: tuple[str, ...] = (
+        "frame_classifier",
+        "clip",
+        "clip_b32",
+        "dino",
+        "alex2",
+        "alex5",
+        "incep",
+        "effnet",
+        "swav",
+    )
     return dict.fromkeys(roles, picture) | {"video_classifier": video, "vifi": video}
 
 
 SLOW = {"ssim@rgb512", "psnr@animator", "hue@animator", "epe@animator"}
 
 
-@pytest.mark.parametrize("name", sorted(set(VIDEO_METRICS) - SLOW))
+@pytest.mark.parametrize("name", sorted(n for n, m in VIDEO_METRICS.items() if n not in SLOW and m.level != "text"))
 def test_every_metric_prefers_the_true_pairing(name, clips):
     """Own clips against wrong ones, on truths told apart by colour; none may be undefined but a direction."""
     metric = VIDEO_METRICS[name]
@@ -222,7 +233,8 @@ def test_every_metric_prefers_the_true_pairing(name, clips):
     if metric.level in ("smoothness", "motion"):
         return
     assert sign * (own.mean() - wrong.mean()) > 0
-    assert sign * (itself.mean() - own.mean()) >= -1e-9
+    # The classifier may be wrong about the truth itself, of which an annotation knows nothing.
+    assert metric.annotated or sign * (itself.mean() - own.mean()) >= -1e-9
 
 
 def test_a_pair_is_computed_once_and_a_network_runs_once(clips):

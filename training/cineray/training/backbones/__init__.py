@@ -7,17 +7,29 @@ from pydantic import Field
 from cineray.core.config import Config
 from cineray.training.backbones.base import Backbone, TextBackbone
 from cineray.training.backbones.framewise import framewise
-from cineray.training.backbones.hugging_face import HFClipConfig, HFImageClassifierConfig, HFVideoClassifierConfig
+from cineray.training.backbones.hugging_face import (
+    HFClipConfig,
+    HFImageClassifierConfig,
+    HFImageEncoderConfig,
+    HFVideoClassifierConfig,
+)
 from cineray.training.backbones.open_clip import OpenClipConfig
 from cineray.training.backbones.sentences import HFClipTextConfig, HFSentenceConfig
 from cineray.training.backbones.tflite import TFLiteConfig
 from cineray.training.backbones.torchvision import TorchvisionConfig
 from cineray.training.backbones.trained import TrainedConfig
+from cineray.training.backbones.vificlip import ViFiClipConfig
 
 __all__ = ["Backbone", "BackboneConfig", "FrameBackboneConfig", "FramewiseConfig", "TextBackbone"]
 
 FrameBackboneConfig = Annotated[
-    TorchvisionConfig | HFImageClassifierConfig | HFClipConfig | OpenClipConfig | TFLiteConfig | TrainedConfig,
+    TorchvisionConfig
+    | HFImageClassifierConfig
+    | HFImageEncoderConfig
+    | HFClipConfig
+    | OpenClipConfig
+    | TFLiteConfig
+    | TrainedConfig,
     Field(discriminator="name"),
 ]
 
@@ -34,6 +46,11 @@ class FramewiseConfig(Config):
 
 
 BackboneConfig = Annotated[
-    FrameBackboneConfig | HFVideoClassifierConfig | FramewiseConfig | HFSentenceConfig | HFClipTextConfig,
+    FrameBackboneConfig
+    | HFVideoClassifierConfig
+    | ViFiClipConfig
+    | FramewiseConfig
+    | HFSentenceConfig
+    | HFClipTextConfig,
     Field(discriminator="name"),
 ]

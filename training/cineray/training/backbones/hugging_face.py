@@ -12,7 +12,7 @@ from cineray.core.pretrained import Part, locate
 from cineray.datasets.encoders.loading import load_whole
 from cineray.training.backbones.base import OPENAI, Backbone, as_pixels
 
-__all__ = ["HFClipConfig", "HFImageClassifierConfig", "HFVideoClassifierConfig"]
+__all__ = ["HFClipConfig", "HFImageClassifierConfig", "HFImageEncoderConfig", "HFVideoClassifierConfig"]
 
 INSTEAD = "without it the metrics that need it are listed as absent"
 
@@ -37,6 +37,27 @@ class HFImageClassifierConfig(Config):
 
         label = f"{type(network).__name__} {self.part.label}"
         return Backbone(label, judge, network.config.num_labels, classes=_classes(network))
+
+
+class HFImageEncoderConfig(Config):
+    """A picture encoder without classes, e.g. DINOv2: the class token of the last layer."""
+
+    name: Literal["hf_image_encoder"] = "hf_image_encoder"
+    part: Part
+
+    def build(self) -> Backbone:
+        """Load the weights and the image processor beside them."""
+        from transformers import AutoImageProcessor, AutoModel
+
+        folder = locate(self.part, instead=INSTEAD)
+        network = load_whole(AutoModel, folder).eval()
+        prepare = AutoImageProcessor.from_pretrained(folder)
+
+        def judge(pictures: NDArray[np.uint8]) -> dict[str, Any]:
+            inputs = prepare(images=list(pictures), return_tensors="pt", input_data_format="channels_last")
+            return {"embedding": network(**inputs).last_hidden_state[:, 0]}
+
+        return Backbone(f"{type(network).__name__} {self.part.label}", judge)
 
 
 class HFVideoClassifierConfig(Config):

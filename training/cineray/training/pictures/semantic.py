@@ -22,6 +22,7 @@ NETWORKS = {
     "clip": "published with CLIP ViT-L/14",
 }
 """Role -> the network of published values; the one that was used stands in the evaluation."""
+SMOOTH = "prediction alone, read beside the truth's own value"
 
 
 def _nway(what: Literal["frame", "video"], n: int, kind: Literal["", "@top3", "@top3_mc"] = "") -> VideoMetric:
@@ -83,14 +84,14 @@ def _nway_annotated(what: Literal["frame", "video"], n: int) -> VideoMetric:
     )
 
 
-def _of_prediction(function: Callable[[NDArray[Any]], float]) -> Callable[[Pairing, Networks], Array]:
-    """A property of the prediction alone."""
+def _smooth(name: str, meaning: str, function: Callable[[NDArray[Any]], float], role: str = "clip") -> VideoMetric:
+    """A property of the prediction alone, read beside the truth's own value."""
 
     def values(pairing: Pairing, networks: Networks) -> Array:
-        frames = pairing.predicted.by_frame(networks["clip"], "embedding")
+        frames = pairing.predicted.by_frame(networks[role], "embedding")
         return pairing.each(lambda p, _: function(p), frames, pairing.truth.videos)
 
-    return values
+    return VideoMetric(name, f"{meaning}; {SMOOTH}", "smoothness", values, needs=(role,), moving=True)
 
 
 def _clip_sim(pairing: Pairing, networks: Networks) -> Array:
@@ -120,7 +121,6 @@ def _distance(role: str, source: str) -> VideoMetric:
     return VideoMetric(role, meaning, "features", values, higher_is_better=False, needs=(role,))
 
 
-SMOOTH = "prediction alone, read beside the truth's own value"
 SEMANTIC_METRICS = (
     *(_nway(what, n, kind) for what in ("frame", "video") for n in (2, 10, 50) for kind in ("", "@top3", "@top3_mc")),
     *(_nway_annotated(what, n) for what in ("frame", "video") for n in (2, 10, 50)),
@@ -147,22 +147,10 @@ SEMANTIC_METRICS = (
         needs=("vifi",),
         moving=True,
     ),
-    VideoMetric(
-        "clip_smooth",
-        f"mean cosine of neighbouring frames' embeddings; {SMOOTH}",
-        "smoothness",
-        _of_prediction(adjacent),
-        needs=("clip",),
-        moving=True,
-    ),
-    VideoMetric(
-        "clip_smooth@allpairs",
-        f"mean cosine of all pairs of frames; {SMOOTH}",
-        "smoothness",
-        _of_prediction(all_pairs),
-        needs=("clip",),
-        moving=True,
-    ),
+    _smooth("clip_smooth", "mean cosine of neighbouring frames' embeddings", adjacent),
+    _smooth("clip_smooth@allpairs", "mean cosine of all pairs of frames (NEURONS)", all_pairs),
+    _smooth("clip_smooth@cinebrain", "the same as clip_smooth (CineBrain's CTC)", adjacent, "clip_b32"),
+    _smooth("dino_smooth@cinebrain", "the same through DINO (CineBrain's DTC)", adjacent, "dino"),
     VideoMetric(
         "clip_smooth@gated",
         f"0 where ViFi-CLIP is at most .6; {SMOOTH}",
