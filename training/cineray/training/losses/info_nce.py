@@ -34,7 +34,9 @@ class Contrastive(Loss):
                 f"loss '{self.name}' compares output '{output}' of {brain.shape[1]} values with target "
                 f"'{self.target}' of {stimulus.shape[1]}; give the output the target's size or set losses.N.output"
             )
-        return normalize(brain[seen].float(), dim=1), normalize(stimulus[seen].float(), dim=1), seen
+        if len(seen) < len(brain):  # else no copy of what may be all tokens of an image
+            brain, stimulus = brain[seen], stimulus[seen]
+        return normalize(brain.float(), dim=1), normalize(stimulus.float(), dim=1), seen
 
 
 class InfoNCEConfig(Contrastive):

@@ -59,11 +59,10 @@ class _Contrastive(torch.autograd.Function):
     @staticmethod
     def forward(ctx, queries, keys, targets, temperature, world, tile):
         """Both passes; the gradients wait in ``ctx``."""
-        problem = _Problem(queries / temperature, keys, targets, world, tile)
+        problem = _Problem(queries, keys, targets, temperature, world, tile)
         loss = problem.loss()
         if any(ctx.needs_input_grad[:2]):
-            grad_queries, grad_keys = problem.gradients(of_keys=ctx.needs_input_grad[1])
-            ctx.save_for_backward(grad_queries.div_(temperature), grad_keys)
+            ctx.save_for_backward(*problem.gradients(of_keys=ctx.needs_input_grad[1]))
         return loss
 
     @staticmethod
@@ -76,8 +75,11 @@ class _Contrastive(torch.autograd.Function):
 class _Problem:
     """One evaluation: the logsumexps of the first pass are what the second needs."""
 
-    def __init__(self, queries: Tensor, keys: Tensor, targets: Targets, world: World, tile: int) -> None:
+    def __init__(
+        self, queries: Tensor, keys: Tensor, targets: Targets, temperature: float, world: World, tile: int
+    ) -> None:
         self.queries, self.keys, self.targets, self.world, self.tile = queries, keys, targets, world, tile
+        self.temperature = temperature
         self.row_lse = queries.new_full((len(queries),), -torch.inf)
 
     def loss(self) -> Tensor:
@@ -87,7 +89,7 @@ class _Problem:
         def visit(payload: list[Tensor]) -> None:
             col_lse, mass, keys, *extra = payload
             for rows, cols in self._tiles(len(keys)):
-                logits = self.queries[rows] @ keys[cols].T
+                logits = (self.queries[rows] @ keys[cols].T).div_(self.temperature)
                 within_row, within_col = self.targets.tile(rows, keys[cols], [x[cols] for x in extra])
                 self.row_lse[rows] = torch.logaddexp(self.row_lse[rows], logits.logsumexp(1))
                 col_lse[cols] = torch.logaddexp(col_lse[cols], logits.logsumexp(0))
@@ -103,19 +105,20 @@ class _Problem:
         """Second pass: dL/dS a tile at a time, carried to the queries and, where they learn, to the keys."""
         grad_queries = torch.zeros_like(self.queries)
         start = [torch.zeros_like(self.keys)] if of_keys else []
+        half = 0.5 / self.temperature  # of each direction, with respect to the products
 
         def visit(payload: list[Tensor]) -> None:
             grad_keys, (col_lse, mass, keys, *extra) = payload[: len(start)], payload[len(start) :]
             for rows, cols in self._tiles(len(keys)):
-                logits = self.queries[rows] @ keys[cols].T
+                logits = (self.queries[rows] @ keys[cols].T).div_(self.temperature)
                 within_row, within_col = self.targets.tile(rows, keys[cols], [x[cols] for x in extra])
                 slope = (logits - self.row_lse[rows, None]).exp_()
                 slope += (logits - col_lse[cols]).exp_() * mass[cols]
                 slope -= within_row
                 slope -= within_col
-                grad_queries[rows].addmm_(slope, keys[cols], alpha=0.5)
+                grad_queries[rows].addmm_(slope, keys[cols], alpha=half)
                 for grad in grad_keys:
-                    grad[cols].addmm_(slope.T, self.queries[rows], alpha=0.5)
+                    grad[cols].addmm_(slope.T, self.queries[rows], alpha=half)
 
         home = travel([*start, self.col_lse, self.mass, self.keys, *self.targets.columns], visit, self.world)
         return grad_queries, home[0] if of_keys else None
