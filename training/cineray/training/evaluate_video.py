@@ -216,6 +216,8 @@ def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Net
         return f"a subject has {fewest} clips, it takes {metric.min_clips if metric else 4}"
     if metric is None or (why := metric.missing()):
         return None if metric is None else why
+    if truths.fps < metric.min_fps:
+        return f"{truths.fps:g} frames a second are compared, it takes {metric.min_fps:g} (frames.fps)"
     classes = [networks[role].num_classes for role in needs]
     if metric.min_classes and (fewest_classes := min(c or 0 for c in classes)) < metric.min_classes:
         return f"the network knows {fewest_classes} classes, it takes {metric.min_classes}"

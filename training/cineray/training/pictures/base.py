@@ -56,6 +56,8 @@ class VideoMetric:
     moving: bool = False
     """Whether it takes at least two frames."""
     min_clips: int = 1
+    min_fps: float = 0.0
+    """Compared frames a second."""
     min_classes: int = 0
     """Classes that its networks must know."""
     baselines: tuple[str, ...] = STILL
