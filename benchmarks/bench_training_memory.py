@@ -1,0 +1,29 @@
+"""How memory is measured: the peak of what is resident, above what was there before."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def reset_peak() -> int:
+    """Forget the largest resident size so far; the present one, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """Largest resident size since `reset_peak`, in bytes."""
+    return _status("VmHWM")
+
+
+def peak_extra_bytes(work: Callable[[], object]) -> int:
+    """What some work took at its peak."""
+    before = reset_peak()
+    work()
+    return peak() - before
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {name}; this measurement needs Linux")
