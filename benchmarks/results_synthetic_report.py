@@ -84,8 +84,10 @@ mean at least .9 of the ceiling): {_verdict(a["met"])}.
 
 ## b. Little data: many subjects together, or each alone
 
-{_crowds(plan, found["b"])} Scored on the same {plan.num_crowd} in every row. (The first analysis had 16 people in every
-row; with these, 1 and 2 minutes were not to be told from training alone, 5 and 10 were.)
+{_crowds(found["b"])}
+Scored on the same {plan.num_crowd} in every row. (The first analysis had 16 people in every row: 1 and 2 minutes were
+not to be told from training alone, 5 and 10 were. The second had 256 people with a minute of each, the other rows as
+here: 1 minute was not to be told from training alone, .039 against .033, the difference -.003 … .014.)
 
 {_table("together", "together", found["b"])}
 
@@ -99,9 +101,9 @@ The shared layers stay as they are; a read-in is trained on the subject's first 
 """
 
 
-def _crowds(plan: Plan, lines: Mapping[str, Mapping[str, Any]]) -> str:
-    sizes = ", ".join(f"{line['num_subjects']} people with {minutes} minutes" for minutes, line in lines.items())
-    return f"About {plan.crowd_minutes:g} minutes in all, spread over more people where each has fewer: {sizes}."
+def _crowds(lines: Mapping[str, Mapping[str, Any]]) -> str:
+    sizes = ", ".join(f"{line['num_subjects']} people ({minutes} min of each)" for minutes, line in lines.items())
+    return f"The fewer minutes there are of each, the more people it takes: {sizes}."
 
 
 def _table(name: str, title: str, lines: Mapping[str, Mapping[str, Any]]) -> str:

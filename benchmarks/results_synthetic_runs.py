@@ -49,14 +49,12 @@ class Plan(Config):
     """... and how long each of them watches."""
     num_crowd: int = 24
     """Subjects of whom there are but a few minutes and who are scored, the known ones first."""
-    crowd_minutes: float = 256.0
-    """Of all who train together, summed: with fewer minutes of each there are more of them, ``num_crowd`` at least."""
+    together: tuple[tuple[float, int], ...] = ((1, 1024), (2, 128), (5, 51), (10, 26))
+    """Minutes of each, and of how many people, who train together: the fewer minutes, the more people it takes."""
     num_new: int = 2
     """Of these, the last ones: they join the shared model."""
     few: tuple[float, ...] = (1, 2, 5, 10, 20)
     """Minutes of each subject where data is scarce."""
-    most_together: float = 10.0
-    """The most of these minutes for which the crowd trains together."""
     test_minutes: float = 10.0
 
 
@@ -79,7 +77,7 @@ class Seed:
 
     def many(self, minutes: float) -> SyntheticConfig:
         """The crowd and whoever else trains together with so many minutes of each."""
-        return self._source(max(self.plan.num_crowd, round(self.plan.crowd_minutes / minutes)), minutes)
+        return self._source(max(self.plan.num_crowd, dict(self.plan.together)[minutes]), minutes)
 
     @property
     def known(self) -> list[str]:
@@ -104,11 +102,11 @@ class Seed:
 
     def alone(self, minutes: float) -> list[str]:
         """Subjects who also have a decoder to themselves."""
-        return self.crowd.subjects if minutes <= self.plan.most_together else self.new
+        return self.crowd.subjects if minutes in dict(self.plan.together) else self.new
 
     def make_data(self) -> None:
         """Ingest what is not there."""
-        together = (self.many(m) for m in self.plan.few if m <= self.plan.most_together)
+        together = (self.many(minutes) for minutes, _ in self.plan.together)
         for source in (self.source, self.crowd, *together):
             if not Store.at(self.data(source)).exists(MANIFEST_KEY):
                 ingest(source, self.data(source))
@@ -152,7 +150,7 @@ class Seed:
         yield self.shared()
         yield self.ridge()
         for minutes in sorted(self.plan.few, reverse=True):
-            if minutes <= self.plan.most_together:
+            if minutes in dict(self.plan.together):
                 yield self.together(minutes)
             yield from (self.scratch(subject, minutes) for subject in self.alone(minutes))
             yield self.ridge_alone(minutes)

@@ -43,7 +43,7 @@ def figures(plan: Plan) -> dict[str, Any]:
         "chance": CHANCE,
         "null": float(np.mean([run.null.mean() for run in whole])),
         "a": _claim_a(seeds, whole, blocks),
-        "b": {f"{m:g}": _claim_b(seeds, m, blocks) for m in plan.few if m <= plan.most_together},
+        "b": {f"{m:g}": _claim_b(seeds, m, blocks) for m, _ in plan.together},
         "c": {f"{m:g}": _claim_c(seeds, m, blocks) for m in plan.few},
     }
 

@@ -21,7 +21,7 @@ def plan(tmp_path_factory):
         num_known=2,
         num_crowd=3,
         num_new=1,
-        crowd_minutes=8,
+        together=((1, 8), (2, 4)),
         minutes=20,
         few=(1, 2),
         test_minutes=4,
