@@ -80,10 +80,15 @@ class Engine(ABC):
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The layers a model repeats: outermost entries of its lists and sequences that hold parameters."""
+    """The layers a model repeats: outermost entries of its lists and sequences that hold parameters.
+
+    A sequence of single layers is one block: what lies between them is as large as what goes in.
+    """
     found: list[nn.Module] = []
     for child in model.children():
-        if isinstance(child, nn.Sequential | nn.ModuleList):
+        if isinstance(child, nn.Sequential) and not any(True for layer in child for _ in layer.children()):
+            found += [child] if any(True for _ in child.parameters()) else []
+        elif isinstance(child, nn.Sequential | nn.ModuleList):
             found += [block for block in child if any(True for _ in block.parameters())]
         else:
             found += blocks(child)
