@@ -14,12 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from benchmarks import bench_training_loss as loss
 from benchmarks import bench_training_parts as parts
+from benchmarks import bench_training_recompute as recompute
 from benchmarks.bench_training_report import Line, write_report
 
 PARTS: dict[tuple[str, ...], Callable[[Path], Iterator[Line]]] = {
     ("T1", "T8", "T11"): parts.steps,
     ("T4",): parts.optimizer,
+    ("T5", "T6"): loss.measure,
+    ("T7",): recompute.measure,
 }
 """What is measured together."""
 

@@ -93,7 +93,9 @@ def model_of() -> SemanticDecoder:
     return model
 
 
-def alternate(ours: Callable[[], object], theirs: Callable[[], object], *, repeats: int = 1) -> Ratio:
+def alternate(
+    ours: Callable[[], object], theirs: Callable[[], object], *, repeats: int = 1, pairs: int = PAIRS
+) -> Ratio:
     """ABAB ..., each some times in a row, both warmed up."""
 
     def cost(work: Callable[[], object]) -> Cost:
@@ -105,7 +107,7 @@ def alternate(ours: Callable[[], object], theirs: Callable[[], object], *, repea
     ratio = Ratio()
     for work in (ours, theirs):
         work()
-    for _ in range(PAIRS):
+    for _ in range(pairs):
         ratio.ours.append(cost(ours))
         ratio.theirs.append(cost(theirs))
         ratio.loads.append(os.getloadavg()[0])
