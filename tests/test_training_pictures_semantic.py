@@ -216,7 +216,7 @@ def networks() -> dict[str, Backbone]:
 SLOW = {"ssim@rgb512", "psnr@animator", "hue@animator", "epe@animator"}
 
 
-@pytest.mark.parametrize("name", sorted(n for n, m in VIDEO_METRICS.items() if n not in SLOW and m.level != "text"))
+@pytest.mark.parametrize("name", sorted(n for n, m in VIDEO_METRICS.items() if n not in SLOW and m.level not in ("text", "brain")))
 def test_every_metric_prefers_the_true_pairing(name, clips):
     """Own clips against wrong ones, on truths told apart by colour; none may be undefined but a direction."""
     metric = VIDEO_METRICS[name]

@@ -6,7 +6,7 @@ read), and every metric that could not be computed, with the reason: nothing is 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.manifest import require_data
 from cineray.training.bootstrap import interval, of_values
-from cineray.training.pictures import VIDEO_METRICS
+from cineray.training.pictures import VIDEO_METRICS, VideoMetric
 from cineray.training.pictures.base import Networks
 from cineray.training.reconstructions import Reconstructions
+from cineray.training.video_brains import read_brain
 from cineray.training.video_clips import SubjectClips, Truths, mean_training_frame, wrong_clips
 from cineray.training.video_scores import clip_draws, fvd_line, line, measure
 from cineray.training.video_settings import FVD, EvaluateVideoConfig, reads
@@ -63,7 +64,13 @@ def evaluate_video(
     require_data(dataset.fingerprint, folder.origin.data, url=dataset.store.url, user=store.url)
     truths = Truths.read(dataset, [entry.stimulus_id for entry in folder.entries], config)
     subjects = sorted({entry.subject for entry in folder.entries})
-    people = [SubjectClips.read(folder, subject, truths, config) for subject in subjects]
+    people = [
+        replace(
+            SubjectClips.read(folder, subject, truths, config),
+            brain=read_brain(dataset, subject, truths.ids, config.encoding.get(subject)),
+        )
+        for subject in subjects
+    ]
     built = {network: network.build() for network in set(config.networks.values())}
     networks = {role: built[network] for role, network in config.networks.items()}
     absent = {name: why for name in config.names if (why := _absent(name, people, truths, networks))}
@@ -81,6 +88,7 @@ def evaluate_video(
         "config": config.model_dump(mode="json"),
         "config_fingerprint": config.fingerprint(),
         "networks": {role: network.name for role, network in networks.items()},
+        "encoding": {p.subject: p.brain.encoder.name for p in people if p.brain},
         "num_clips": len(folder.entries),
         "subjects": subjects,
         "stimuli": truths.ids,
@@ -216,6 +224,8 @@ def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Net
         return f"a subject has {fewest} clips, it takes {metric.min_clips if metric else 4}"
     if metric is None or (why := metric.missing()):
         return None if metric is None else why
+    if metric.level == "brain":
+        return _no_brain(metric, people)
     if truths.fps < metric.min_fps:
         return f"{truths.fps:g} frames a second are compared, it takes {metric.min_fps:g} (frames.fps)"
     classes = [networks[role].num_classes for role in needs]
@@ -225,6 +235,15 @@ def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Net
         return "captions are missing on one side"
     if metric.annotated and not any(label in networks[metric.needs[0]].classes for label in truths.bank.labels):
         return "no annotation is the name of a class that the network knows; see `annotation`"
+    return None
+
+
+def _no_brain(metric: VideoMetric, people: list[SubjectClips]) -> str | None:
+    for person in people:
+        if person.brain is None:
+            return f"no encoding model is named for subject '{person.subject}'; see `encoding`"
+        if metric.roi is not None and metric.roi not in person.brain.masks:
+            return f"there is no mask of {metric.roi} for subject '{person.subject}'; see `encoding`"
     return None
 
 

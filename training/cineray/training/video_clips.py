@@ -13,6 +13,7 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.split import make_split
 from cineray.training.backbones.trained import labels_of
 from cineray.training.pictures.bank import Bank, Pairing
+from cineray.training.pictures.brain import Brain
 from cineray.training.pictures.resize import FrameRule, mindeye2_blend
 from cineray.training.predict import read_run
 from cineray.training.reconstructions import Reconstruction, Reconstructions
@@ -106,6 +107,8 @@ class SubjectClips:
     predicted: Bank
     own: NDArray[np.int64]
     """(clips,) number of the true stimulus of each, in `Truths`."""
+    brain: Brain | None = None
+    """What was measured, where an encoding model is named."""
 
     @classmethod
     def read(cls, folder: Reconstructions, subject: str, truths: Truths, config: EvaluateVideoConfig) -> "SubjectClips":
@@ -128,11 +131,13 @@ class SubjectClips:
     def pairing(self, truths: Truths, own: NDArray[np.int64] | None = None) -> Pairing:
         """Every clip beside its truth, or beside ``own``."""
         rows = np.arange(len(self.own))
-        return Pairing(self.predicted, truths.bank, rows, self.own if own is None else own, self.pool, truths.fps)
+        return Pairing(
+            self.predicted, truths.bank, rows, self.own if own is None else own, self.pool, truths.fps, self.brain
+        )
 
     def standing_in(self, truths: Truths, bank: Bank, place: NDArray[np.int64]) -> Pairing:
         """Other videos in place of the reconstructions, once for each stimulus."""
-        return Pairing(bank, truths.bank, place[self.pool], self.pool, self.pool, truths.fps)
+        return Pairing(bank, truths.bank, place[self.pool], self.pool, self.pool, truths.fps, self.brain)
 
     @cached_property
     def pool(self) -> NDArray[np.int64]:

@@ -44,7 +44,7 @@ def measure(
     networks: Networks,
 ) -> Found:
     """``wrong`` holds, for each subject, the clips beside which each reconstruction stands in each null draw."""
-    seen: dict[tuple[str, bytes], Array] = {}
+    seen: dict[tuple[str, bytes, str], Array] = {}
 
     def score(shown: NDArray[np.int64], pairing: Pairing) -> Array:
         """``shown`` is what was on screen, whatever stands beside it."""
@@ -52,7 +52,7 @@ def measure(
 
     def held(person: SubjectClips, name: str, bank: Bank, place: NDArray[np.int64]) -> Array:
         """Once for all who saw the same clips."""
-        key = (name, person.pool.tobytes())
+        key = (name, person.pool.tobytes(), person.subject if metric.level == "brain" else "")
         if key not in seen:
             seen[key] = score(person.pool, person.standing_in(truths, bank, place))
         return seen[key]

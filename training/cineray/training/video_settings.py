@@ -6,13 +6,13 @@ from pydantic import Field, model_validator
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError
-from cineray.training.backbones import BackboneConfig
+from cineray.training.backbones import BackboneConfig, EncoderConfig
 from cineray.training.backbones.base import Reads
 from cineray.training.pictures import DEFAULT, VIDEO_METRICS
 from cineray.training.pictures.presets import PRESETS, Blend, Paper
 from cineray.training.pictures.resize import FrameRule
 
-__all__ = ["FVD", "AnnotationConfig", "EvaluateVideoConfig", "Part", "Role", "reads"]
+__all__ = ["FVD", "AnnotationConfig", "EncodingConfig", "EvaluateVideoConfig", "Part", "Role", "reads"]
 
 Part = Literal["video", "blurry", "keyframe"]
 VideoRole = Literal["video_classifier", "vifi"]
@@ -38,6 +38,16 @@ class AnnotationConfig(Config):
     """Regular expression; its groups, joined by blanks, are the class. A stimulus without a match has none."""
 
 
+class EncodingConfig(Config):
+    """What predicts one subject's responses from pictures, and where its regions are."""
+
+    network: EncoderConfig
+    masks_file: str | None = None
+    """HDF5 with a group for each subject and in it a mask over voxels for each region (`brain_corr@V1`, …)."""
+    masks_group: str | None = None
+    """That group, where it is not called as the subject."""
+
+
 class EvaluateVideoConfig(Config):
     """What is computed, and through which networks."""
 
@@ -51,6 +61,8 @@ class EvaluateVideoConfig(Config):
     frames: FrameRule = FrameRule()
     networks: dict[Role, BackboneConfig] = Field(default_factory=dict)
     """Role -> network. A metric whose role is not filled is listed as absent."""
+    encoding: dict[str, EncodingConfig] = Field(default_factory=dict)
+    """Subject -> encoding model. Without it brain correlation is listed as absent."""
     labels: Literal["classifier", "annotation"] = "classifier"
     """Whose class n-way accepts: the classifier's of the true picture, or the data set's (``nway_…@annotation``)."""
     annotation: AnnotationConfig = AnnotationConfig()

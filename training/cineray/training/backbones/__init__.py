@@ -13,6 +13,7 @@ from cineray.training.backbones.hugging_face import (
     HFImageEncoderConfig,
     HFVideoClassifierConfig,
 )
+from cineray.training.backbones.linear_encoder import linear_encoder
 from cineray.training.backbones.open_clip import OpenClipConfig
 from cineray.training.backbones.sentences import HFClipTextConfig, HFSentenceConfig
 from cineray.training.backbones.tflite import TFLiteConfig
@@ -20,7 +21,15 @@ from cineray.training.backbones.torchvision import TorchvisionConfig
 from cineray.training.backbones.trained import TrainedConfig
 from cineray.training.backbones.vificlip import ViFiClipConfig
 
-__all__ = ["Backbone", "BackboneConfig", "FrameBackboneConfig", "FramewiseConfig", "TextBackbone"]
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "EncoderConfig",
+    "FrameBackboneConfig",
+    "FramewiseConfig",
+    "LinearEncoderConfig",
+    "TextBackbone",
+]
 
 FrameBackboneConfig = Annotated[
     TorchvisionConfig
@@ -44,6 +53,21 @@ class FramewiseConfig(Config):
         """Build the picture network and wrap it."""
         return framewise(self.frames.build())
 
+
+class LinearEncoderConfig(Config):
+    """A linear encoding model: the responses of one brain's voxels to pictures, in place of an embedding."""
+
+    name: Literal["linear_encoder"] = "linear_encoder"
+    frames: FrameBackboneConfig
+    weights_file: str
+    """``weight`` (voxels, dim) and ``bias`` (voxels,)."""
+
+    def build(self) -> Backbone:
+        """Build the picture network and put the voxels on top."""
+        return linear_encoder(self.frames.build(), self.weights_file)
+
+
+EncoderConfig = Annotated[FrameBackboneConfig | LinearEncoderConfig, Field(discriminator="name")]
 
 BackboneConfig = Annotated[
     FrameBackboneConfig

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from cineray.training.pictures.bank import Bank, Pairing
 from cineray.training.pictures.base import Networks, VideoMetric, always, motion, pixels
+from cineray.training.pictures.brain import BRAIN_METRICS
 from cineray.training.pictures.flow import endpoint_error, flow_cosine
 from cineray.training.pictures.hue import hue, hue_animator
 from cineray.training.pictures.motion_energy import MIN_FPS, motion_energy, motion_energy_correlation
@@ -87,7 +88,9 @@ _MOTION = (
         baselines=("zero_flow", "first_frame"),
     ),
 )
-VIDEO_METRICS = {m.name: m for m in (*_PIXELS, *_MOTION, *SEMANTIC_METRICS, *RETRIEVAL_METRICS, *TEXT_METRICS)}
+VIDEO_METRICS = {
+    m.name: m for m in (*_PIXELS, *_MOTION, *SEMANTIC_METRICS, *RETRIEVAL_METRICS, *TEXT_METRICS, *BRAIN_METRICS)
+}
 
 DEFAULT = (
     "nway_video@2", "nway_video@10", "nway_video@50", "nway_frame@2", "nway_frame@10", "nway_frame@50",
@@ -98,5 +101,5 @@ DEFAULT = (
     "retrieve_brain_rank", "retrieve_image@10", "retrieve_brain@10", "retrieve_image@50",
     "retrieve_brain@50", "retrieve_image@300", "retrieve_brain@300",
     "caption_meteor", "caption_meteor@stem", "caption_rouge1", "caption_rougeL", "caption_bleu1", "caption_bleu4",
-    "caption_cider", "caption_minilm", "caption_clip_b", "caption_clip_l", "fvd",
+    "caption_cider", "caption_minilm", "caption_clip_b", "caption_clip_l", "brain_corr", "fvd",
 )  # fmt: skip

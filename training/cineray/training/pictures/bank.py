@@ -80,6 +80,8 @@ class Pairing:
     """(candidates,) truths that the true one is to be told from; every ``own`` is among them."""
     fps: float
     """Compared frames a second."""
+    brain: Any = None
+    """`Brain` of whose reconstructions these are, where its responses are known."""
 
     def each(self, compare: Callable[[Any, Any], float], predicted: Sequence[Any], truth: Sequence[Any]) -> NDArray:
         """(pairs,) of ``compare``, computed once for pairs that occur several times."""

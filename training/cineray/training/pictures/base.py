@@ -32,7 +32,7 @@ Networks = Mapping[str, Any]
 """Role -> `Backbone`, or `TextBackbone` where sentences are read."""
 Values = Callable[[Pairing, Networks], NDArray[np.float64]]
 Chance = Callable[[Pairing], NDArray[np.float64]]
-Level = Literal["pixels", "motion", "smoothness", "semantics", "features", "retrieval", "text", "set"]
+Level = Literal["pixels", "motion", "smoothness", "semantics", "features", "retrieval", "text", "brain", "set"]
 
 STILL = ("mean_training_frame", "flat_grey", "first_frame")
 """Baselines: what knows nothing of the clip, and what knows its first frame and nothing of its motion."""
@@ -63,6 +63,8 @@ class VideoMetric:
     baselines: tuple[str, ...] = STILL
     annotated: bool = False
     """Whether it takes the data set's own classes."""
+    roi: str | None = None
+    """Region of the brain that is looked at; None is all of it."""
     missing: Callable[[], str | None] = lambda: None
     """Why it cannot be computed on this machine, None if it can."""
 
