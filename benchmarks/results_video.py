@@ -34,7 +34,7 @@ def results(plan: Plan) -> dict[str, Any]:
     judge, seeds = _judge(plan), [Seed(plan, seed) for seed in plan.seeds]
     tables: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for seed in progress(seeds, "seeds"):
-        if not Store.at(seed.folder("mean_frame")).exists("reconstructions/test/index.json"):
+        if not Store.at(seed.folder(KINDS[-1])).exists("reconstructions/test/index.json"):
             seed.make_data()
             seed.fit()
             seed.make_videos()
@@ -57,6 +57,7 @@ def results(plan: Plan) -> dict[str, Any]:
         "num_clips": tables["full"][0]["ssim"]["num_clips"],
         "num_subjects": plan.num_subjects,
         "differences": differences,
+        "motion_correlation": [seed.motion_correlation() for seed in seeds],
         "seeds": list(plan.seeds),
         "seconds": round(time.monotonic() - began, 1),
     }
