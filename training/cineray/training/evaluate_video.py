@@ -18,13 +18,14 @@ from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.manifest import require_data
 from cineray.training.bootstrap import interval, of_values
-from cineray.training.pictures import VIDEO_METRICS, VideoMetric
+from cineray.training.pictures import VIDEO_METRICS
 from cineray.training.pictures.base import Networks
 from cineray.training.reconstructions import Reconstructions
+from cineray.training.video_absent import why_absent
 from cineray.training.video_brains import read_brain
 from cineray.training.video_clips import SubjectClips, Truths, mean_training_frame, wrong_clips
 from cineray.training.video_scores import clip_draws, fvd_line, line, measure
-from cineray.training.video_settings import FVD, EvaluateVideoConfig, reads
+from cineray.training.video_settings import FVD, EvaluateVideoConfig
 
 __all__ = ["Difference", "EvaluateVideoConfig", "compare_videos", "evaluate_video", "format_video_table"]
 
@@ -63,17 +64,10 @@ def evaluate_video(
     dataset = Dataset.open(folder.origin.dataset)
     require_data(dataset.fingerprint, folder.origin.data, url=dataset.store.url, user=store.url)
     truths = Truths.read(dataset, [entry.stimulus_id for entry in folder.entries], config)
-    subjects = sorted({entry.subject for entry in folder.entries})
-    people = [
-        replace(
-            SubjectClips.read(folder, subject, truths, config),
-            brain=read_brain(dataset, subject, truths.ids, config.encoding.get(subject)),
-        )
-        for subject in subjects
-    ]
+    people = _people(folder, dataset, truths, config)
     built = {network: network.build() for network in set(config.networks.values())}
     networks = {role: built[network] for role, network in config.networks.items()}
-    absent = {name: why for name in config.names if (why := _absent(name, people, truths, networks))}
+    absent = {name: why for name in config.names if (why := why_absent(name, people, truths, networks))}
     baselines = truths.baselines(mean_training_frame(store, folder, dataset))
     names = [name for name in config.names if name not in absent]
     scored = _scores(names, people, truths, baselines, networks, config, progress)
@@ -90,7 +84,7 @@ def evaluate_video(
         "networks": {role: network.name for role, network in networks.items()},
         "encoding": {p.subject: p.brain.encoder.name for p in people if p.brain},
         "num_clips": len(folder.entries),
-        "subjects": subjects,
+        "subjects": [person.subject for person in people],
         "stimuli": truths.ids,
         **scored,
         "absent": absent | {name: UNDEFINED for name in names if name not in scored["metrics"]},
@@ -206,45 +200,15 @@ def _scores(
     return {"metrics": lines, "values": values, "blocks": blocks}
 
 
-def _absent(name: str, people: list[SubjectClips], truths: Truths, networks: Networks) -> str | None:
-    """Why a metric cannot be computed here; None if it can."""
-    metric = VIDEO_METRICS.get(name)
-    needs = metric.needs if metric else ("video_classifier",)
-    fewest, predicted = min(len(p.pool) for p in people), [p.predicted for p in people]
-    if missing := [role for role in needs if role not in networks]:
-        return f"no network is named for the role '{missing[0]}'"
-    for role in needs:
-        if networks[role].reads != (expected := reads(role)):
-            raise ConfigError(
-                f"the network of role '{role}' is {networks[role].name}, expected one that judges {expected}"
-            )
-    if (metric is None or metric.moving) and not truths.moving:
-        return "pictures do not move"
-    if fewest < (metric.min_clips if metric else 4):
-        return f"a subject has {fewest} clips, it takes {metric.min_clips if metric else 4}"
-    if metric is None or (why := metric.missing()):
-        return None if metric is None else why
-    if metric.level == "brain":
-        return _no_brain(metric, people)
-    if truths.fps < metric.min_fps:
-        return f"{truths.fps:g} frames a second are compared, it takes {metric.min_fps:g} (frames.fps)"
-    classes = [networks[role].num_classes for role in needs]
-    if metric.min_classes and (fewest_classes := min(c or 0 for c in classes)) < metric.min_classes:
-        return f"the network knows {fewest_classes} classes, it takes {metric.min_classes}"
-    if metric.level == "text" and not all(b.captions and all(b.captions) for b in (truths.bank, *predicted)):
-        return "captions are missing on one side"
-    if metric.annotated and not any(label in networks[metric.needs[0]].classes for label in truths.bank.labels):
-        return "no annotation is the name of a class that the network knows; see `annotation`"
-    return None
-
-
-def _no_brain(metric: VideoMetric, people: list[SubjectClips]) -> str | None:
-    for person in people:
-        if person.brain is None:
-            return f"no encoding model is named for subject '{person.subject}'; see `encoding`"
-        if metric.roi is not None and metric.roi not in person.brain.masks:
-            return f"there is no mask of {metric.roi} for subject '{person.subject}'; see `encoding`"
-    return None
+def _people(
+    folder: Reconstructions, dataset: Dataset, truths: Truths, config: EvaluateVideoConfig
+) -> list[SubjectClips]:
+    """In the order of their names."""
+    people = []
+    for subject in sorted({entry.subject for entry in folder.entries}):
+        clips = SubjectClips.read(folder, subject, truths, config)
+        people.append(replace(clips, brain=read_brain(dataset, subject, truths.ids, config.encoding.get(subject))))
+    return people
 
 
 def _sides(side: str | Path | Sequence[str | Path], split: str, part: str) -> list[dict[str, Any]]:
