@@ -18,9 +18,11 @@ from cineray.datasets.ingest import ingest
 from cineray.datasets.schema import TensorSpec
 from cineray.datasets.sources.base import Recording, Stimulus
 from cineray.training.evaluate_video import EvaluateVideoConfig, evaluate_video, format_video_table
+from cineray.training.pictures import VIDEO_METRICS
 from cineray.training.pictures.presets import PRESETS
 from cineray.training.reconstructions import Origin, Reconstruction, Reconstructions
 from cineray.training.run import Run
+from conftest import REPOSITORY
 
 TRAIN, NUM = 3, 9
 
@@ -130,3 +132,10 @@ def test_captions_stand_beside_what_a_captioner_says_of_the_true_film(run):
     said = evaluate_video(run, "test", config.model_copy(update={"reference": "caption_text"}))
     assert said["metrics"]["caption_rouge1"]["value"] == pytest.approx(2 * (1 / 2) * (1 / 5) / (1 / 2 + 1 / 5))
     assert said["metrics"]["caption_rouge1"]["baselines"]["captioner"] == 1
+
+
+def test_the_page_of_metrics_names_every_one():
+    page = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
+    stems = {name.partition("@")[0].removeprefix("caption_").removeprefix("retrieve_image") for name in VIDEO_METRICS}
+    assert not {stem for stem in stems if stem.removeprefix("retrieve_brain") not in page}
+    assert not {paper for paper in PRESETS if f"`{paper}`" not in page}
