@@ -17,6 +17,7 @@ import torch
 from benchmarks import bench_training_loss as loss
 from benchmarks import bench_training_parts as parts
 from benchmarks import bench_training_recompute as recompute
+from benchmarks import bench_training_spread as spread
 from benchmarks.bench_training_report import Line, write_report
 
 PARTS: dict[tuple[str, ...], Callable[[Path], Iterator[Line]]] = {
@@ -24,6 +25,8 @@ PARTS: dict[tuple[str, ...], Callable[[Path], Iterator[Line]]] = {
     ("T4",): parts.optimizer,
     ("T5", "T6"): loss.measure,
     ("T7",): recompute.measure,
+    ("T9",): spread.on_ray,
+    ("T10", "memory"): spread.memory,
 }
 """What is measured together."""
 

@@ -1,6 +1,6 @@
 """Processes that train: our loop as it is, or the peer's, both at the pace of the measuring process.
 
-python -m benchmarks.bench_training_child ours|peer ADDRESS DATASET FOLDER SETTINGS      (settings as JSON)
+python -m benchmarks.bench_training_child ours|peer RANK RANKS ADDRESS DATASET FOLDER SETTINGS      (settings as JSON)
 """
 
 import json
@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from benchmarks import bench_training_peer as peer
 from benchmarks.bench_training_data import BATCH, DIM, EPOCHS, TOKENS, VOXELS, WIDTH, make_run
+from benchmarks.bench_training_memory import reset_peak
 from benchmarks.bench_training_race import Pace
 
 from cineray.core.storage import Store
@@ -31,13 +32,31 @@ from cineray.training.world import World
 CPU = torch.device("cpu")
 
 
-def start(kind: str, address: str, dataset: Path, folder: Path, **settings: Any) -> subprocess.Popen:
-    """A child that trains."""
-    command = [sys.executable, "-m", "benchmarks.bench_training_child", kind, address, str(dataset), str(folder)]
-    return subprocess.Popen([*command, json.dumps(settings)], cwd=Path(__file__).parent.parent)
+class Children:
+    """The ranks of one loop."""
+
+    def __init__(self, kind: str, ranks: int, *words: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.bench_training_child", kind]
+        folder = Path(__file__).parent.parent
+        self._ranks = [subprocess.Popen([*command, str(rank), str(ranks), *words], cwd=folder) for rank in range(ranks)]
+
+    def wait(self) -> None:
+        """Until all have ended."""
+        for rank in self._ranks:
+            rank.wait()
+
+    def kill(self) -> None:
+        """All of them."""
+        for rank in self._ranks:
+            rank.kill()
 
 
-def _ours(pace: Pace, run: Run, folder: str) -> None:
+def start(kind: str, address: str, dataset: Path, folder: Path, *, ranks: int = 1, **settings: Any) -> Children:
+    """Children that train."""
+    return Children(kind, ranks, address, str(dataset), str(folder), json.dumps(settings))
+
+
+def _ours(pace: Pace, run: Run, folder: str, world: World) -> None:
     """The real loop and its stream; only the wait for each batch is timed besides."""
 
     def make_feed(normaliser: Normaliser | None) -> Feed:
@@ -46,10 +65,10 @@ def _ours(pace: Pace, run: Run, folder: str) -> None:
         feed.train.batches = lambda *which: pace.watched(made(*which))
         return feed
 
-    train(run, World(), make_feed, Store.at(folder), callbacks=Callbacks(on_step=pace))
+    train(run, world, make_feed, Store.at(folder), callbacks=Callbacks(on_step=pace))
 
 
-def _peer(pace: Pace, run: Run, folder: str, manner: peer.Manner) -> None:
+def _peer(pace: Pace, run: Run, manner: peer.Manner) -> None:
     feed = open_feed(run)
     with seeded(CPU, run.seed):
         ours = run.model.build(feed.sizes)
@@ -57,10 +76,6 @@ def _peer(pace: Pace, run: Run, folder: str, manner: peer.Manner) -> None:
     with torch.no_grad():
         for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             other.copy_(mine)
-    if manner.world_size > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{folder}/group", rank=manner.rank, world_size=manner.world_size
-        )
     memory = _preloaded(run, feed, manner)
     peer.train(theirs, memory, manner, lambda step, loss: pace(step, {"loss": loss}))
 
@@ -105,13 +120,18 @@ def _drawn(rows: list[torch.Tensor], shown: torch.Tensor, generator: torch.Gener
     return mix(Batch(brain, {}, torch.arange(len(shown)), shown, len(shown)), generator)
 
 
-def _main(kind: str, address: str, dataset: str, folder: str, settings: str) -> None:
+def _main(kind: str, rank: str, ranks: str, address: str, dataset: str, folder: str, settings: str) -> None:
     torch.set_num_threads(1)
-    pace, given = Pace(address, BATCH), json.loads(settings)
+    world, given = World(int(rank), int(ranks)), json.loads(settings)
+    if str(given.get("strategy.name")).startswith("zero"):
+        import deepspeed  # noqa: F401 (before memory is measured)
+    if world.size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=world.rank, world_size=world.size)
+    pace = Pace(address, BATCH, base_bytes=reset_peak())
     if kind == "ours":
-        _ours(pace, make_run(Path(dataset), **given), folder)
+        _ours(pace, make_run(Path(dataset), **given, num_workers=world.size), folder, world)
     else:
-        _peer(pace, make_run(Path(dataset)), folder, peer.Manner(**given))
+        _peer(pace, make_run(Path(dataset)), peer.Manner(world_size=world.size, rank=world.rank, **given))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,11 @@ from pathlib import Path
 def reset_peak() -> int:
     """Forget the largest resident size so far; the present one, in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
+    return resident()
+
+
+def resident() -> int:
+    """Resident size, in bytes."""
     return _status("VmRSS")
 
 

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -24,23 +24,25 @@ def dataset(folder: Path) -> Path:
     return folder / "data" if (folder / "data").exists() else data.make_data(folder / "data")
 
 
-def runner(folder: Path, kind: str, name: str, **settings: object) -> Runner:
-    """A child that trains, its warm-up lap done."""
+def runner(folder: Path, kind: str, name: str, ranks: int = 1, **settings: object) -> Runner:
+    """Children that train, their warm-up lap done."""
     own = folder / name
     own.mkdir()
-    return Runner(name, own, lambda address: child.start(kind, address, dataset(folder), own, **settings))
+    where = dataset(folder)
+    return Runner(name, own, lambda address: child.start(kind, address, where, own, ranks=ranks, **settings), ranks)
 
 
-def race(runners: Sequence[Runner], pairs: int = PAIRS) -> dict[str, list[Cost]]:
-    """Laps in turn, ABCABC ..., then everybody runs to the end; the load after each round under ``load``."""
-    costs: dict[str, list] = {each.name: [] for each in runners} | {"load": []}
-    for _ in range(pairs):
+def race(*runners: Runner) -> Callable[[Runner, Runner], Ratio]:
+    """Laps in turn, ABCABC ..., then everybody runs to the end; what gives the ratio of two of them."""
+    costs: dict[str, list[Cost]] = {each.name: [] for each in runners}
+    loads: list[float] = []
+    for _ in range(PAIRS):
         for each in runners:
             costs[each.name].append(each.lap())
-        costs["load"].append(os.getloadavg()[0])
+        loads.append(os.getloadavg()[0])
     for each in runners:
         each.finish()
-    return costs
+    return lambda ours, theirs: Ratio(costs[ours.name], costs[theirs.name], loads)
 
 
 def steps(folder: Path) -> Iterator[Line]:
@@ -49,11 +51,10 @@ def steps(folder: Path) -> Iterator[Line]:
     ours_fp32 = runner(folder, "ours", "ours_fp32")
     theirs = runner(folder, "peer", "theirs")
     theirs_bf16 = runner(folder, "peer", "theirs_bf16", bf16=True)
-    costs = race((ours, theirs, ours_fp32, theirs_bf16))
+    between = race(ours, theirs, ours_fp32, theirs_bf16)
 
     def line(key: str, what: str, mine: Runner, other: Runner) -> Line:
-        ratio = Ratio(costs[mine.name], costs[other.name], costs["load"])
-        return Line.of_ratio(key, what, ratio, rows=data.BATCH)
+        return Line.of_ratio(key, what, between(mine, other), rows=data.BATCH)
 
     yield line("perf.T1", "our loop (bf16, fused AdamW) / peer (fp32, foreach AdamW), samples/s", ours, theirs)
     yield line("T1_fp32", "the same, ours in fp32, too", ours_fp32, theirs)

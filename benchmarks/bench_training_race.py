@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_stream_measure import Cost
+from benchmarks.bench_training_memory import peak, resident
 
 LAP = 10
 """Steps of a lap: two of them are an epoch."""
@@ -31,6 +32,10 @@ class Lap:
     waited_s: float
     """In the loop, for the next batch."""
     losses: list[float]
+    peak_bytes: int
+    """Largest resident size since the process's imports, above what they take."""
+    rest_bytes: int
+    """Between two steps."""
 
 
 @dataclass
@@ -40,6 +45,8 @@ class Pace:
     address: str
     rows: int
     """Of a step, over all ranks."""
+    base_bytes: int = 0
+    """Resident before the loop begins."""
     waited_s: float = 0.0
     _pipe: Connection | None = None
     _losses: list[float] = field(default_factory=list)
@@ -54,7 +61,8 @@ class Pace:
         self._losses.append(metrics["loss"])
         if step % LAP == 0:
             wall_s, cpu_s = time.perf_counter() - self._wall_s, time.process_time() - self._cpu_s
-            self._pipe.send(Lap(self.rows * LAP, wall_s, cpu_s, self.waited_s, self._losses))
+            memory = (size - self.base_bytes for size in (peak(), resident()))
+            self._pipe.send(Lap(self.rows * LAP, wall_s, cpu_s, self.waited_s, self._losses, *memory))
             self._pipe.recv()
             self._start()
 
@@ -82,6 +90,7 @@ class Runner:
         self.name = name
         self.losses: list[float] = []
         self.waits: list[float] = []
+        self.peak_bytes, self.rest_bytes = 0, 0
         address = str(folder / f"{name}.socket")
         with closing(Listener(address, "AF_UNIX", authkey=KEY, backlog=ranks)) as listener:
             listener._listener._socket.settimeout(START_S)  # type: ignore[attr-defined] (else a dead loop hangs us)
@@ -100,6 +109,11 @@ class Runner:
         self._go()
         self.handle.wait()
 
+    def stop(self) -> None:
+        """Without ceremony."""
+        self.handle.kill()
+        self.handle.wait()
+
     def _go(self) -> None:
         for pipe in self._pipes:
             pipe.send(None)
@@ -107,6 +121,7 @@ class Runner:
     def _receive(self) -> Cost:
         laps: list[Lap] = [pipe.recv() for pipe in self._pipes]
         self.losses += laps[0].losses
+        self.peak_bytes, self.rest_bytes = (max(getattr(lap, f"{x}_bytes") for lap in laps) for x in ("peak", "rest"))
         wall_s = max(lap.wall_s for lap in laps)
         self.waits.append(max(lap.waited_s for lap in laps) / wall_s)
         return Cost(laps[0].rows, wall_s, sum(lap.cpu_s for lap in laps))
