@@ -15,8 +15,10 @@ from cineray.training.run import Run
 from tiny_run import tiny_run
 
 NEEDED = {
-    **{key: {"subjects": ["sub-01", "sub-02"]} for key in ("synthetic:perception", "synthetic:semantic")},
-    "synthetic:shared": {"subjects": ["sub-01", "sub-02"]},
+    **{
+        f"synthetic:{name}": {"subjects": ["sub-01", "sub-02"]}
+        for name in ("perception", "semantic", "shared", "video_diffusion")
+    },
     "synthetic:ridge": {"subjects": ["sub-01"]},
     "synthetic:scratch": {"subject": "sub-01"},
 }

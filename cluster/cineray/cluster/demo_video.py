@@ -13,7 +13,16 @@ from cineray.training.run import Run
 __all__ = ["FILMS", "METRICS", "RECONSTRUCTORS", "compute_features", "reconstruct", "score"]
 
 FILMS = SyntheticConfig(
-    films="own", num_subjects=3, minutes=40, test_minutes=4, tr_s=4, frame_px=32, frame_step=4, noise=0.3, seed=1
+    films="own",
+    num_subjects=3,
+    minutes=40,
+    test_minutes=4,
+    repeats=4,
+    tr_s=4,
+    frame_px=32,
+    frame_step=4,
+    noise=0.3,
+    seed=1,
 )
 """Scenes of 4 s as 8 pictures. Less noise than the first data set has: minutes must do where labs have hours."""
 RECONSTRUCTORS = {
@@ -38,7 +47,7 @@ def compute_features(data: str) -> None:
 
 
 def reconstruct(out: str) -> int:
-    """Every test clip of everybody, on Ray actors; returns how many there are."""
+    """Every test clip of everybody from the mean of its showings, on Ray actors; returns how many there are."""
     from cineray.serving.jobs import Job
     from cineray.serving.outputs import OutputConfig
     from cineray.serving.reconstruct import reconstruct as over_actors
@@ -47,6 +56,7 @@ def reconstruct(out: str) -> int:
     config = VideoPipelineConfig(
         semantic=OutputConfig(run_dir=f"{out}/semantic", target=synthetic.WORDS),
         perception=OutputConfig(run_dir=f"{out}/perception", target=synthetic.LATENTS),
+        repeats="mean",
     )
     job = Job.of_split(config, f"{out}/videos", "test")
     pieces = job.begin()

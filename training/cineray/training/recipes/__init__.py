@@ -31,6 +31,7 @@ RECIPES: dict[str, Recipe] = {
     "synthetic:semantic": synthetic.semantic,
     "synthetic:shared": synthetic.shared,
     "synthetic:tiny": synthetic.tiny,
+    "synthetic:video_diffusion": synthetic.video_diffusion,
 }
 
 
