@@ -28,11 +28,11 @@ def an_engine(world, strategy, state=None, run=None):
     return build_engine(strategy, model, run.optim, world, subject_of=subject_of, state=state)
 
 
-def take_step(engine, world, reference, lr=1e-3):
+def take_step(engine, world, reference, lr=1e-3, scale=1.0):
     """One step on the rows of ``reference``, rank r taking its slice."""
     batch = ToyStream(owner=C_ROWS).batch(np.asarray(reference), world.rank, world.size)
     loss, _ = total_loss(toy_run().losses, engine.forward(batch.brain), batch, world)
-    engine.backward(loss)
+    engine.backward(loss * scale)
     counts = world.sum(torch.tensor([len(x) for x in batch.brain.values()])).tolist()
     norm = engine.step(lr, [s for s, count in zip(SIZES.voxels, counts, strict=True) if count == 0])
     return float(world.sum(loss.detach())), norm
@@ -152,6 +152,32 @@ def test_every_model_under_every_strategy():
     for (model, name, draws), found in together.items():
         expected = together[model, "ddp", True] if draws else alone[model, "plain", False]
         np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=f"{model} under {name}")
+
+
+def _steep(world, names, clip_norm):
+    """Weights after three steps down a slope that is steeper than 1, the usual limit."""
+    found = {}
+    for name in names:
+        engine = an_engine(world, StrategyConfig(name=name), run=toy_run(**{"optim.clip_norm": clip_norm}))
+        norms = [
+            take_step(engine, world, step, scale=scale)[1] for step, scale in zip(STEPS, (10, 1000, 100), strict=True)
+        ]
+        assert min(norms) > 1
+        found[name] = {k: x for k, x in state_of(engine).items() if k.startswith("exp_avg/")}
+    return found
+
+
+@pytest.mark.parametrize("clip_norm", [0.1, 1e9])
+def test_every_strategy_clips_where_it_is_told(clip_norm):
+    """AdamW hides the scale of a gradient from the weights, not from the moments."""
+    import deepspeed  # noqa: F401 (once, before forking)
+
+    alone = _steep(World(), ["plain"], clip_norm)["plain"]
+    for name, moments in on_ranks(2, _steep, SPREAD, clip_norm)[0].items():
+        for key, expected in alone.items():
+            np.testing.assert_allclose(
+                moments[key], expected, rtol=1e-3, atol=1e-5 * expected.abs().max(), err_msg=name
+            )
 
 
 def _recomputed(world, name):

@@ -43,7 +43,7 @@ class ReplicatedEngine(ZeroEngine):
     """Stage 0: whole weights and moments on every rank, in fp32; bf16 means autocast, as for DDP."""
 
     def __init__(self, setting: Setting) -> None:
-        super().__init__(setting, zero_optimization={"stage": 0})
+        super().__init__(setting, zero_optimization={"stage": 0}, gradient_clipping=0.0)  # unset, it clips to 1
         for parameter in self.trained.values():
             self.optimizer.start(parameter)
 
@@ -54,7 +54,7 @@ class ReplicatedEngine(ZeroEngine):
             return self.deepspeed(*inputs)
 
     def step(self, lr: float, absent: Collection[str]) -> float:
-        """Clipped here: DeepSpeed's stage 0 clips in fp32 but does not tell the norm."""
+        """Clipped here, for DeepSpeed's stage 0 does not tell the norm."""
         norm = clip(self.trained.values(), self.setting.optim.clip_norm)
         self.optimizer.prepare(lr, absent)
         self.deepspeed.step()
