@@ -73,7 +73,7 @@ class LikenessTargets:
 
         start = keys.new_full((len(keys),), -torch.inf)
         self.lse = lse
-        self.columns = [travel([start, keys.detach()], visit, world)[0]]
+        self.columns = [travel([start], [keys.detach()], visit, world)[0]]
 
     def tile(self, rows: slice, keys: Tensor, columns: list[Tensor]) -> tuple[Tensor, Tensor]:
         """See `Targets`."""

@@ -97,7 +97,7 @@ class _Problem:
                 agreement.add_(((within_row + within_col) * logits).sum())
 
         start = [torch.full_like(self.row_lse, -torch.inf), torch.zeros_like(self.row_lse)]
-        self.col_lse, self.mass, *_ = travel([*start, self.keys, *self.targets.columns], visit, self.world)
+        self.col_lse, self.mass = travel(start, [self.keys, *self.targets.columns], visit, self.world)
         # A rank without rows has empty sums here; its columns' share is its own.
         return (self.row_lse.sum() + (self.mass * self.col_lse).sum() - agreement) / 2
 
@@ -120,7 +120,7 @@ class _Problem:
                 for grad in grad_keys:
                     grad[cols].addmm_(slope.T, self.queries[rows], alpha=half)
 
-        home = travel([*start, self.col_lse, self.mass, self.keys, *self.targets.columns], visit, self.world)
+        home = travel(start, [self.col_lse, self.mass, self.keys, *self.targets.columns], visit, self.world)
         return grad_queries, home[0] if of_keys else None
 
     def _tiles(self, num_columns: int) -> Iterator[tuple[slice, slice]]:
@@ -150,7 +150,7 @@ class StimulusTargets:
                     counts[0, rows] += (stimulus[rows, None] == part).sum(1)
                     counts[1, rows] += (partner[rows, None] == part).sum(1)
 
-        travel([stimulus], visit, world)
+        travel([], [stimulus], visit, world)
         self.own_weight = share / counts[0]
         self.partner_weight = (1 - share) / counts[1]
 
@@ -174,7 +174,7 @@ class SoftTargets:
                 for part in payload[0].split(tile):
                     lse[rows] = torch.logaddexp(lse[rows], (self.keys[rows] @ part.T).logsumexp(1))
 
-        travel([keys.detach()], visit, world)
+        travel([], [keys.detach()], visit, world)
         self.columns = [lse]
 
     def tile(self, rows: slice, keys: Tensor, columns: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -183,16 +183,20 @@ class SoftTargets:
         return (likeness - self.columns[0][rows, None]).exp_(), (likeness - columns[0]).exp_()
 
 
-def travel(payload: list[Tensor], visit: Visit, world: World) -> list[Tensor]:
-    """Show every rank's payload to every rank; what ``visit`` adds to its tensors in place comes home with them.
+def travel(sums: list[Tensor], columns: list[Tensor], visit: Visit, world: World) -> list[Tensor]:
+    """Show every rank's payload, ``sums`` and then ``columns``, to every rank.
 
-    The tensors of a payload have one first axis; its length may differ between ranks.
+    What ``visit`` adds to the sums in place comes home with them; the columns, which do not change, stay where they
+    went last. All have one first axis; its length may differ between ranks.
     """
-    lengths = world.lengths(len(payload[0]))
-    payload = [x.contiguous() for x in payload]
+    lengths = world.lengths(len(columns[0]))
+    payload = [x.contiguous() for x in (*sums, *columns)]
     for hop in range(world.size):
         visit(payload)
-        payload = _pass_on(payload, lengths[(world.rank + hop + 1) % world.size], world)
+        last = hop == world.size - 1
+        payload = _pass_on(
+            payload[: len(sums)] if last else payload, lengths[(world.rank + hop + 1) % world.size], world
+        )
     return payload
 
 
