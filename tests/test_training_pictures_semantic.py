@@ -25,6 +25,10 @@ def test_drawing_is_the_ratio_of_binomials():
         assert miss_all(np.array([better]), others, drawn)[0] == pytest.approx(expected)
 
 
+def test_where_fewer_are_left_than_are_drawn_all_are_drawn():
+    np.testing.assert_array_equal(miss_all(np.array([0, 0, 1, 2]), np.array([3, 2, 2, 2]), 3), [1, 1, 0, 0])
+
+
 @pytest.mark.parametrize(("n", "accepted"), [(2, 1), (10, 1), (2, 3), (50, 3)])
 def test_nway_is_what_draws_converge_to(n, accepted):
     rng = np.random.default_rng(n)
@@ -216,7 +220,9 @@ def networks() -> dict[str, Backbone]:
 SLOW = {"ssim@rgb512", "psnr@animator", "hue@animator", "epe@animator"}
 
 
-@pytest.mark.parametrize("name", sorted(n for n, m in VIDEO_METRICS.items() if n not in SLOW and m.level not in ("text", "brain")))
+@pytest.mark.parametrize(
+    "name", sorted(n for n, m in VIDEO_METRICS.items() if n not in SLOW and m.level not in ("text", "brain"))
+)
 def test_every_metric_prefers_the_true_pairing(name, clips):
     """Own clips against wrong ones, on truths told apart by colour; none may be undefined but a direction."""
     metric = VIDEO_METRICS[name]
