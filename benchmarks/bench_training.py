@@ -50,7 +50,7 @@ def main() -> None:
                     print(line.text(), flush=True)
     seconds = time.perf_counter() - started
     if not wanted:
-        write_report(arguments.out, lines, parts.ABOUT, seconds)
+        write_report(arguments.out, lines, seconds)
     print(json.dumps({line.key: line.rounded for line in lines} | {"seconds": round(seconds, 1)}), flush=True)
 
 

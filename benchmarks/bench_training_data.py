@@ -62,7 +62,7 @@ class ClipsSource(Config):
             chance = np.random.default_rng(2 + number)
             code = chance.standard_normal((HIDDEN, voxels), np.float32) / HIDDEN**0.5
             brain = hidden @ code + chance.standard_normal((CLIPS + 1, voxels), np.float32)
-            onset_s, offset_s = 2.0 * np.arange(CLIPS + 1), np.zeros(CLIPS + 1)
+            onset_s, offset_s = 2.0 * np.arange(CLIPS + 1, dtype=np.float64), np.zeros(CLIPS + 1)
             shown: list[str | None] = [f"clip-{i}" for i in range(CLIPS + 1)]
             yield Recording(subject, "run-1", 0, 2.0, brain.astype(np.float16), onset_s, shown, offset_s)
 

@@ -1,7 +1,12 @@
-"""How memory is measured: the peak of what is resident, above what was there before."""
+"""How memory is measured: the peak of what is resident, above what was there before; what an optimiser holds."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
+
+from torch.distributed.tensor import DTensor
+
+from cineray.training.optim import SubjectAdamW
 
 
 def reset_peak() -> int:
@@ -25,6 +30,14 @@ def peak_extra_bytes(work: Callable[[], object]) -> int:
     before = reset_peak()
     work()
     return peak() - before
+
+
+def moment_bytes() -> int:
+    """Moments on this rank, of every optimiser in this process."""
+    optimizers = [x for x in gc.get_objects() if isinstance(x, SubjectAdamW)]
+    tensors = [x for optimizer in optimizers for state in optimizer.state.values() for x in state.values()]
+    local = [x.to_local() if isinstance(x, DTensor) else x for x in tensors]
+    return sum({x.data_ptr(): x.nbytes for x in local}.values())
 
 
 def _status(name: str) -> int:

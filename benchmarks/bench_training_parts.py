@@ -24,7 +24,7 @@ def dataset(folder: Path) -> Path:
     return folder / "data" if (folder / "data").exists() else data.make_data(folder / "data")
 
 
-def runner(folder: Path, kind: str, name: str, ranks: int = 1, **settings: object) -> Runner:
+def runner(folder: Path, kind: str, name: str, ranks: int = 1, /, **settings: object) -> Runner:
     """Children that train, their warm-up lap done."""
     own = folder / name
     own.mkdir()
@@ -113,6 +113,3 @@ def alternate(
         ratio.theirs.append(cost(theirs))
         ratio.loads.append(os.getloadavg()[0])
     return ratio
-
-
-ABOUT = """About."""

@@ -68,7 +68,6 @@ class Manner:
 
     bf16: bool = False
     fused: bool = False
-    clip_norm: float | None = None
     world_size: int = 1
     rank: int = 0
     lr: float = 3e-4
@@ -80,8 +79,7 @@ def train(model: PeerModel, memory: Memory, manner: Manner, on_step: Callable[[i
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
-    how = {"fused": True} if manner.fused else {"foreach": True}
-    optimizer = torch.optim.AdamW(groups, lr=manner.lr, **how)
+    optimizer = torch.optim.AdamW(groups, lr=manner.lr, fused=manner.fused, foreach=not manner.fused)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, manner.lr, total_steps=len(memory.steps), pct_start=manner.warmup_fraction,
         div_factor=25.0, final_div_factor=1000.0, cycle_momentum=False,
@@ -91,8 +89,6 @@ def train(model: PeerModel, memory: Memory, manner: Manner, on_step: Callable[[i
         loss = _loss(network, memory, rows, number // memory.steps_an_epoch, manner)
         optimizer.zero_grad()
         (loss * manner.world_size).backward()
-        if manner.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), manner.clip_norm)
         optimizer.step()
         cycle.step()
         on_step(number + 1, loss.item())

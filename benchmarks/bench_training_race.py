@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_stream_measure import Cost
-from benchmarks.bench_training_memory import peak, resident
+from benchmarks.bench_training_memory import moment_bytes, peak, resident
 
 LAP = 10
 """Steps of a lap: two of them are an epoch."""
@@ -36,6 +36,8 @@ class Lap:
     """Largest resident size since the process's imports, above what they take."""
     rest_bytes: int
     """Between two steps."""
+    moment_bytes: int
+    """Of the optimiser."""
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Pace:
         self._losses.append(metrics["loss"])
         if step % LAP == 0:
             wall_s, cpu_s = time.perf_counter() - self._wall_s, time.process_time() - self._cpu_s
-            memory = (size - self.base_bytes for size in (peak(), resident()))
+            memory = (peak() - self.base_bytes, resident() - self.base_bytes, moment_bytes())
             self._pipe.send(Lap(self.rows * LAP, wall_s, cpu_s, self.waited_s, self._losses, *memory))
             self._pipe.recv()
             self._start()
@@ -90,7 +92,7 @@ class Runner:
         self.name = name
         self.losses: list[float] = []
         self.waits: list[float] = []
-        self.peak_bytes, self.rest_bytes = 0, 0
+        self.last: list[Lap] = []
         address = str(folder / f"{name}.socket")
         with closing(Listener(address, "AF_UNIX", authkey=KEY, backlog=ranks)) as listener:
             listener._listener._socket.settimeout(START_S)  # type: ignore[attr-defined] (else a dead loop hangs us)
@@ -103,6 +105,10 @@ class Runner:
         """One lap: the slowest rank's wall time, all ranks' CPU time."""
         self._go()
         return self._receive()
+
+    def megabytes(self, what: str) -> float:
+        """The largest rank's ``peak``, ``rest`` or ``moment``, as of the last lap."""
+        return max(getattr(lap, f"{what}_bytes") for lap in self.last) / 1e6
 
     def finish(self) -> None:
         """After the last lap: to the end of the run."""
@@ -121,7 +127,7 @@ class Runner:
     def _receive(self) -> Cost:
         laps: list[Lap] = [pipe.recv() for pipe in self._pipes]
         self.losses += laps[0].losses
-        self.peak_bytes, self.rest_bytes = (max(getattr(lap, f"{x}_bytes") for lap in laps) for x in ("peak", "rest"))
+        self.last = laps
         wall_s = max(lap.wall_s for lap in laps)
         self.waits.append(max(lap.waited_s for lap in laps) / wall_s)
         return Cost(laps[0].rows, wall_s, sum(lap.cpu_s for lap in laps))
