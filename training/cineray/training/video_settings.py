@@ -20,6 +20,7 @@ TextRole = Literal["minilm", "clip_b_text", "clip_l_text"]
 PictureRole = Literal["frame_classifier", "clip", "clip_b32", "dino", "alex2", "alex5", "incep", "effnet", "swav"]
 Role = PictureRole | VideoRole | TextRole
 FVD = "fvd"
+ANNOTATED = "@annotation"
 
 
 def reads(role: str) -> Reads:
@@ -83,6 +84,12 @@ class EvaluateVideoConfig(Config):
             raise ConfigError(f"there is no metric '{unknown[0]}'; known are {', '.join((*VIDEO_METRICS, FVD))}")
         if self.part == "blurry" and self.mixed == "mindeye2":
             raise ConfigError("found blend=mindeye2 of the blurry video itself, expected part=video or part=keyframe")
+        kept = [n for n in self.names if n.startswith("nway_") and not n.endswith(ANNOTATED)]
+        if self.labels == "annotation" and kept:
+            raise ConfigError(
+                f"'{kept[0]}' accepts classes of the classifier's, expected with labels=annotation only n-way that can "
+                "accept the annotated one; leave it out, or labels"
+            )
         return self
 
     @property
@@ -91,7 +98,7 @@ class EvaluateVideoConfig(Config):
         names = PRESETS[self.paper].metrics if self.paper else self.metrics
         if self.labels == "classifier":
             return names
-        annotated = (f"{name}@annotation" if name.startswith("nway_") else name for name in names)
+        annotated = (f"{name}{ANNOTATED}" if name.startswith("nway_") else name for name in names)
         return tuple(new if new in VIDEO_METRICS else old for new, old in zip(annotated, names, strict=True))
 
     @property
