@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.special import comb
 
-from cineray.core.errors import DataError
+from cineray.core.errors import ConfigError, DataError
 from cineray.training.backbones import Backbone
 from cineray.training.backbones.framewise import framewise
 from cineray.training.metrics.retrieval import expected_top1, two_afc
@@ -254,6 +254,12 @@ def test_a_pair_is_computed_once_and_a_network_runs_once(clips):
     seen = []
     assert pairing.each(lambda a, b: seen.append(1) or 0.0, bank.videos, bank.videos).shape == (50,)
     assert len(seen) == 1
+
+
+def test_a_network_without_the_output_that_is_needed_is_named(clips):
+    network = Backbone("scores alone", lambda pictures: {"logits": np.zeros((len(pictures), 3))}, 3)
+    with pytest.raises(ConfigError, match="scores alone gives logits, expected embedding"):
+        Bank(clips[1].videos).by_frame(network, "embedding")
 
 
 def test_names_of_presets_and_defaults_are_registered():

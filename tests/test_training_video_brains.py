@@ -138,6 +138,9 @@ def test_what_does_not_fit_is_told(weights, tmp_path):
     picture = np.zeros((1, 4, 4, 3), np.uint8)
     with pytest.raises(ConfigError, match="reads 3 values, wide gives 5"):
         linear_encoder(wide, str(path))(picture)
+    scores = Backbone("scores alone", lambda p: {"logits": np.zeros((len(p), 3))})
+    with pytest.raises(ConfigError, match="scores alone gives logits, expected embedding"):
+        linear_encoder(scores, str(path))(picture)
     brain = Brain(linear_encoder(colours(), str(path)), np.zeros((1, 7)), {})
     one = np.zeros(1, int)
     with pytest.raises(DataError, match="predicts 40 voxels, found 7 measured"):

@@ -13,7 +13,17 @@ from torch import Tensor
 
 from cineray.core.errors import ConfigError, DataError
 
-__all__ = ["IMAGENET", "OPENAI", "Backbone", "Moments", "Reads", "TextBackbone", "as_pixels", "read_weights"]
+__all__ = [
+    "IMAGENET",
+    "OPENAI",
+    "Backbone",
+    "Moments",
+    "Reads",
+    "TextBackbone",
+    "as_pixels",
+    "output_of",
+    "read_weights",
+]
 
 Reads = Literal["single pictures", "videos", "sentences"]
 
@@ -66,6 +76,17 @@ class Backbone:
                     array = values.float().cpu().numpy() if isinstance(values, Tensor) else values
                     parts.setdefault(output, []).append(np.asarray(array, np.float32))
         return {output: np.concatenate(values) for output, values in parts.items()}
+
+
+def output_of(found: Mapping[str, Any], output: str, network: str) -> Any:
+    """``logits`` or ``embedding`` of what a network gave.
+
+    Raises:
+        ConfigError: it does not give that.
+    """
+    if output not in found:
+        raise ConfigError(f"{network} gives {' and '.join(found)}, expected {output}; name a network that does")
+    return found[output]
 
 
 @dataclass(frozen=True, eq=False)

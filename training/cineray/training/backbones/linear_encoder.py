@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from cineray.core.errors import ConfigError
-from cineray.training.backbones.base import Backbone, read_weights
+from cineray.training.backbones.base import Backbone, output_of, read_weights
 
 __all__ = ["linear_encoder"]
 
@@ -25,7 +25,7 @@ def linear_encoder(network: Backbone, weights_file: str) -> Backbone:
     weight, bias = weights["weight"].float(), weights["bias"].float()
 
     def judge(pictures: NDArray[np.uint8]) -> dict[str, Any]:
-        embedding = torch.from_numpy(network(pictures)["embedding"].reshape(len(pictures), -1))
+        embedding = torch.from_numpy(output_of(network(pictures), "embedding", network.name).reshape(len(pictures), -1))
         if embedding.shape[1] != weight.shape[1]:
             raise ConfigError(
                 f"{weights_file} reads {weight.shape[1]} values, {network.name} gives {embedding.shape[1]}; "

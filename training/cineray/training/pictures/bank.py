@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cineray.training.backbones import Backbone, TextBackbone
+from cineray.training.backbones.base import output_of
 
 __all__ = ["Bank", "Pairing"]
 
@@ -57,6 +58,7 @@ class Bank:
             for first in range(0, len(self), AT_ONCE):
                 for name, values in batch(self.videos[first : first + AT_ONCE], backbone).items():
                     found.setdefault(name, []).extend(values)
+            output_of(found, output, backbone.name)
             self._known.update({(backbone, name): values for name, values in found.items()})
         return self._known[backbone, output]
 
