@@ -88,4 +88,6 @@ def test_a_job_of_means_reconstructs_each_stimulus_once(tmp_path):
     for entry in found["each"].entries[::7]:
         mean = found["mean"].read(entry.example)
         assert mean.stimulus_id == entry.stimulus_id
-        np.testing.assert_array_equal(mean.video, found["each"].read(entry.example).video)
+        each = found["each"].read(entry.example)
+        np.testing.assert_array_equal(mean.video, each.video)
+        assert mean.seed == each.seed, "its place among the means is no part of its name"

@@ -205,7 +205,8 @@ class VideoPipeline:
 
 def clip_seed(seed: int, clip: Clip, stage: str) -> int:
     """63 bits of a hash of (seed, subject, clip, stage): the same whatever is reconstructed beside it, or where."""
-    text = "\0".join([str(seed), clip.subject, clip.run, str(clip.scan), clip.stimulus_id, stage])
+    run, scan = clip.showings[0] if clip.showings else (clip.run, clip.scan)
+    text = "\0".join([str(seed), clip.subject, run, str(scan), clip.stimulus_id, stage])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
