@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.bench_stream_measure import PAIRS
 from benchmarks.bench_training_memory import peak_extra_bytes
 from benchmarks.bench_training_parts import alternate
 from benchmarks.bench_training_report import Line
@@ -83,7 +82,7 @@ def measure(folder: Path) -> Iterator[Line]:
     whole = peak("step", ROWS)
     note = f"{whole / 1e6:.0f} MB, most of them in the backward pass of torch's normalize"
     yield Line("T5_step", "the same, ours with the scaling to unit length that a step has", whole / other, note)
-    found = alternate(ours, theirs, pairs=PAIRS)
+    found = alternate(ours, theirs)
     yield Line.of_ratio("perf.T5_time", "the same: time", found, unit="loss", time=True)
     peaks = [mine if rows == ROWS else peak("tiles", rows) for rows in SIZES]
     exponent = float(np.polyfit(np.log(SIZES), np.log(peaks), 1)[0])

@@ -94,9 +94,7 @@ def model_of() -> SemanticDecoder:
     return model
 
 
-def alternate(
-    ours: Callable[[], object], theirs: Callable[[], object], *, repeats: int = 1, pairs: int = PAIRS
-) -> Ratio:
+def alternate(ours: Callable[[], object], theirs: Callable[[], object], *, repeats: int = 1) -> Ratio:
     """ABAB ..., each some times in a row, both warmed up."""
 
     def cost(work: Callable[[], object]) -> Cost:
@@ -108,7 +106,7 @@ def alternate(
     ratio = Ratio()
     for work in (ours, theirs):
         work()
-    for _ in range(pairs):
+    for _ in range(PAIRS):
         ratio.ours.append(cost(ours))
         ratio.theirs.append(cost(theirs))
         ratio.loads.append(os.getloadavg()[0])
