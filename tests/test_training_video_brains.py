@@ -43,6 +43,7 @@ def test_correlation_and_average_over_repeats_are_numpys():
     p, m = rng.standard_normal((2, 30))
     assert brain_correlation(p, m) == pytest.approx(np.corrcoef(p, m)[0, 1])
     assert brain_correlation(np.ones(30), m) == 0
+    assert np.isnan(brain_correlation(p, np.full(30, np.nan))), "what was not measured is no 0"
     trials, shown = rng.standard_normal((7, 4)), np.array([2, 0, 2, 0, 0, 3, 2])
     found = repeat_average(trials, shown, 4)
     for k in (0, 2, 3):
@@ -87,7 +88,12 @@ def test_a_run_is_scored_on_the_repeat_average_of_its_own_data_set(weights, tmp_
         np.testing.assert_allclose(brain.measured[k], expected, atol=1e-6)
     with h5py.File(tmp_path / "masks.hdf5", "w") as file:
         file["sub-02/V1"], file["short/V1"] = np.ones(brain.measured.shape[1], bool), np.ones(3, bool)
-    for group, message in (("sub-09", "has no group 'sub-09', expected one of"), ("short", "has 3 voxels")):
+        file["empty/V1"] = np.zeros(brain.measured.shape[1], bool)
+    for group, message in (
+        ("sub-09", "has no group 'sub-09', expected one of"),
+        ("short", "has 3 voxels"),
+        ("empty", "'V1' of 'empty' has no voxel"),
+    ):
         where = built.model_copy(update={"masks_file": str(tmp_path / "masks.hdf5"), "masks_group": group})
         with pytest.raises(DataError, match=message):
             read_brain(dataset, "sub-02", ids, where)

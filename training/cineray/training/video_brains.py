@@ -48,4 +48,6 @@ def _masks(config: EncodingConfig, subject: str, num_voxels: int) -> dict[str, N
             raise DataError(
                 f"{config.masks_file}: mask '{name}' of '{group}' has {len(mask)} voxels, {subject} has {num_voxels}"
             )
+        if not mask.any():
+            raise DataError(f"{config.masks_file}: mask '{name}' of '{group}' has no voxel, expected some; remove it")
     return masks

@@ -30,14 +30,16 @@ class Brain:
 
 
 def brain_correlation(predicted: NDArray[np.floating], measured: NDArray[np.floating]) -> float:
-    """Pearson over the voxels (voxels,) of one stimulus; 0 where all voxels are predicted alike (MindEye2).
+    """Pearson over the voxels (voxels,) of one stimulus (MindEye2); 0 where all voxels are predicted alike.
+
+    NaN where nothing was measured.
 
     Measured responses are averaged over repeats and not corrected for the noise that is left: the truth's own line, the
     prediction from the true pictures, is what can be reached.
     """
     p, m = predicted - predicted.mean(), measured - measured.mean()
     scale = np.linalg.norm(p) * np.linalg.norm(m)
-    return float(p @ m / scale) if scale > 0 else 0.0
+    return 0.0 if scale == 0 else float(p @ m / scale)
 
 
 def repeat_average(responses: NDArray[np.floating], shown: NDArray[np.int64], num_stimuli: int) -> NDArray[np.float64]:
