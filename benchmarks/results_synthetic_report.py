@@ -87,8 +87,7 @@ mean at least .9 of the ceiling): {_verdict(a["met"])}.
 
 {_crowds(found["b"])}
 Scored on the same {plan.num_crowd} in every row. (The first analysis had 16 people in every row: 1 and 2 minutes were
-not to be told from training alone, 5 and 10 were. The second had 256 people with a minute of each, the other rows as
-here: 1 minute was not to be told from training alone, .039 against .033, the difference -.003 … .014.)
+not to be told from training alone, 5 and 10 were. The rows of 1 and 2 minutes were then given more people.)
 
 {_table("together", "together", found["b"])}
 

@@ -49,7 +49,7 @@ class Plan(Config):
     """... and how long each of them watches."""
     num_crowd: int = 24
     """Subjects of whom there are but a few minutes and who are scored, the known ones first."""
-    together: tuple[tuple[float, int], ...] = ((1, 1024), (2, 128), (5, 51), (10, 26))
+    together: tuple[tuple[float, int], ...] = ((1, 256), (2, 128), (5, 51), (10, 26))
     """Minutes of each, and of how many people, who train together: the fewer minutes, the more people it takes."""
     num_new: int = 2
     """Of these, the last ones: they join the shared model."""
