@@ -62,9 +62,9 @@ score is the probability that the true scene is the best of 50 of its run (`{MET
 null; below chance, for what such a prediction fits best is its own scene). The ceiling is
 `benchmarks/known_parameter_decoder.py`, which is told every parameter of the brain and learns nothing.
 Intervals are 95 % and resample seeds, subjects and 20-s blocks of the film; differences are paired.
-All settings were chosen on data of other seeds, but for how many people there are in (b): that was raised after the test
-film had been read. The shared model's checkpoint is chosen on a validation part of the training films, runs
-with few minutes hold nothing out and keep their last step.
+All settings were chosen on data of other seeds, but for how many people there are in (b): that was raised after the
+test film had been read. The shared model's checkpoint is chosen on a validation part of the training films, runs with
+few minutes hold nothing out and keep their last step.
 """
 
 
