@@ -69,10 +69,10 @@ def _motion(found: Mapping[str, Any]) -> str:
     if found["differences"]["full - mean_frame"]["epe"][2] < 0:
         return f"Motion: the end-point error is {full:.3f}, below that of a still picture ({still:.3f})."
     return f"""**Motion is not decoded here**: the end-point error is {full:.3f}, that of a still picture {still:.3f}.
-The way from latents to pixels could show it (true latents, decoded: {true:.3f}), and these brains have voxels for it;
-but no test clip moves as one of the few training clips does. What the decoded blurry videos do within a clip (pixels
-less their mean over its frames) correlates with what the true ones do by {_mean(found["motion_correlation"])} (seed by
-seed {" ".join(f"{value:.3f}" for value in found["motion_correlation"])})."""
+The way from latents to pixels could show it (true latents, decoded: {true:.3f}), and these brains have voxels for it.
+What the decoded blurry videos do within a clip (pixels less their mean over its frames) correlates with what the true
+ones do by {_mean(found["motion_correlation"])} (seed by seed
+{" ".join(f"{value:.3f}" for value in found["motion_correlation"])}): the films for training last minutes."""
 
 
 def _values(found: Mapping[str, Any]) -> str:

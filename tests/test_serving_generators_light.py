@@ -46,15 +46,16 @@ def a_square(size=32, top=12, left=12, side=6, colour=(250, 40, 40), ground=30):
     return picture
 
 
-def test_a_picture_that_does_not_move_takes_only_the_light_of_the_blurry_video():
-    """By scipy: what is left above the cutoff is the picture's own."""
+@pytest.mark.parametrize("light", [0.0, 0.4, 1.0])
+def test_a_picture_that_does_not_move_takes_only_the_light_of_the_blurry_video(light):
+    """By scipy: what is left above the cutoff is the picture's own, and of what is below, the share that it keeps."""
     rng = np.random.default_rng(2)
     picture = ndimage.gaussian_filter(rng.uniform(60, 190, (24, 24, 3)), (1, 1, 0)).astype(np.uint8)
     blurry = ndimage.gaussian_filter(rng.uniform(60, 190, (3, 24, 24, 3)), (0, 4, 4, 0)).astype(np.float32)
-    made = recoloured(picture, blurry, 0.1).astype(np.float64)
+    made = recoloured(picture, blurry, 0.1, light).astype(np.float64)
     lows = [ndimage.gaussian_filter(x.astype(np.float64), (2.4, 2.4, 0), mode="nearest") for x in (*blurry, picture)]
     for frame, low in zip(made, lows, strict=False):
-        np.testing.assert_allclose(frame, picture + low - lows[-1], atol=0.6)
+        np.testing.assert_allclose(frame, picture + light * (low - lows[-1]), atol=0.6)
 
 
 def test_a_true_token_brings_back_its_own_picture(library, generator):

@@ -17,7 +17,9 @@ EMPTY = 1e-6
 """A picture with less contrast than this stands everywhere alike."""
 
 
-def blend(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float, doubt: float) -> NDArray[np.uint8]:
+def blend(
+    picture: NDArray[np.uint8], blurry: Pixels, cutoff: float, doubt: float, light: float = 1.0
+) -> NDArray[np.uint8]:
     """The picture moved along a blurry video, with the video's low frequencies (Burt & Adelson 1983, one level).
 
     Args:
@@ -25,15 +27,16 @@ def blend(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float, doubt: floa
         blurry: (frames, height, width, 3), 0 to 255.
         cutoff: standard deviation of the Gaussian that parts low from high frequencies, in frame widths.
         doubt: see `places`; the picture stands at several places at once, each as strongly as it is likely.
+        light: share of the low frequencies that come from the video.
     """
     sharp, sigma = picture.astype(np.float32), cutoff * picture.shape[1]
-    return _with_lows(placed(sharp, places(sharp, blurry, sigma, doubt), _low(blurry, sigma)), blurry, sigma)
+    return _with_lows(placed(sharp, places(sharp, blurry, sigma, doubt), _low(blurry, sigma)), blurry, sigma, light)
 
 
-def recoloured(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float) -> NDArray[np.uint8]:
+def recoloured(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float, light: float = 1.0) -> NDArray[np.uint8]:
     """The picture where it stands, with the low frequencies of a blurry video; arguments as of `blend`."""
     still = np.broadcast_to(picture.astype(np.float32), blurry.shape)
-    return _with_lows(still, blurry, cutoff * picture.shape[1])
+    return _with_lows(still, blurry, cutoff * picture.shape[1], light)
 
 
 def places(picture: Pixels, video: Pixels, sigma: float, doubt: float) -> Pixels:
@@ -78,8 +81,8 @@ def resized(video: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     return new.round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
 
 
-def _with_lows(sharp: Pixels, blurry: Pixels, sigma: float) -> NDArray[np.uint8]:
-    return np.rint(np.clip(sharp + _low(blurry - sharp, sigma), 0, 255)).astype(np.uint8)
+def _with_lows(sharp: Pixels, blurry: Pixels, sigma: float, light: float) -> NDArray[np.uint8]:
+    return np.rint(np.clip(sharp + light * _low(blurry - sharp, sigma), 0, 255)).astype(np.uint8)
 
 
 def _low(video: Pixels, sigma: float) -> Pixels:

@@ -33,6 +33,8 @@ class NearestConfig(Config):
     moves: bool = True
     """Whether the picture is moved as a whole along the blurry video: right for a thing before an empty background,
     wrong for filmed scenes, whose background stands still."""
+    light: float = Field(default=1.0, ge=0, le=1)
+    """Share of the low frequencies that come from the blurry video; the rest are the picture's own."""
     cutoff: float = Field(default=0.15, gt=0)
     """Standard deviation, in frame widths, of the Gaussian below whose frequencies the blurry video decides."""
     doubt: float = Field(default=0.004, gt=0)
@@ -84,5 +86,5 @@ class NearestGenerator:
             return np.repeat(picture[None], frames, axis=0)
         blurry = in_step(torch.from_numpy(resized(condition.blurry, height, width)).float(), frames).numpy()
         if not self.config.moves:
-            return recoloured(picture, blurry, self.config.cutoff)
-        return blend(picture, blurry, self.config.cutoff, self.config.doubt)
+            return recoloured(picture, blurry, self.config.cutoff, self.config.light)
+        return blend(picture, blurry, self.config.cutoff, self.config.doubt, self.config.light)
