@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
@@ -13,10 +14,14 @@ from cineray.datasets.split import make_split
 from cineray.datasets.view import Window
 from cineray.serving.clips import Clip, clips_of
 from cineray.serving.jobs import Job
+from cineray.serving.link import embedding
+from cineray.serving.outputs import OutputConfig
 from cineray.serving.repeats import mean_clips, mean_recording
+from cineray.serving.scenes import _pairs
 from cineray.serving.video_pipeline import VideoPipeline
+from cineray.training.models.ridge import RidgeConfig
 from cineray.training.reconstructions import Reconstructions
-from tiny_video import SPLIT, tiny_video
+from tiny_video import SPLIT, tiny_video, trained
 
 WINDOW = Window(first=-2, last=3)
 
@@ -91,3 +96,17 @@ def test_a_job_of_means_reconstructs_each_stimulus_once(tmp_path):
         each = found["each"].read(entry.example)
         np.testing.assert_array_equal(mean.video, each.video)
         assert mean.seed == each.seed, "its place among the means is no part of its name"
+
+
+def test_the_link_learns_from_the_brains_it_is_to_judge(folder):
+    """Every pair was shown three times; as means it is one."""
+    trained(folder, "semantic", RidgeConfig(penalties=(30.0,)), ("features",), epochs=0)
+    semantic = OutputConfig(run_dir=str(folder / "semantic"), target="features").build(device="cpu")
+    view = semantic.pipeline.run.view
+    shown = make_split(semantic.dataset, view.split, (), view.window).test
+    each, mean = (_pairs(semantic, shown, repeats) for repeats in ("each", "mean"))
+    assert len(each.same) == 3 * len(mean.same) > 0
+    clips = [clip for clip in mean_clips(clips_of(semantic.dataset, shown)) if clip.subject == "sub-01"]
+    values = embedding(semantic.tokens(*mean_recording(semantic.dataset, clips, view.window)))
+    torch.testing.assert_close(mean.first[: len(clips) - 1], values[:-1])
+    torch.testing.assert_close(mean.second[: len(clips) - 1], values[1:])

@@ -19,8 +19,8 @@ from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.split import make_split
 from cineray.datasets.video import write_mp4
-from cineray.serving.clips import Clip, by_recording, clip_scans, clips_of, clips_of_recording, recording_of
-from cineray.serving.repeats import mean_clips, mean_recording
+from cineray.serving.clips import Clip, by_recording, clip_scans, clips_of, clips_of_recording
+from cineray.serving.repeats import brain_of, mean_clips
 from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig
 from cineray.training.checkpoint import best
 from cineray.training.predict import SPLITS, read_run
@@ -149,12 +149,9 @@ def write_piece(job: Job, pipeline: VideoPipeline, piece: Piece) -> None:
 
 def _brain(pipeline: VideoPipeline, piece: Piece) -> tuple[NDArray[np.floating], Sequence[Clip]]:
     """(scans, voxels), and the clips of the piece in it."""
-    first, dataset = piece.clips[0], pipeline.semantic.dataset
     if piece.path:
         return _read(piece.path), piece.clips
-    if first.showings:
-        return mean_recording(dataset, piece.clips, pipeline.window)
-    return recording_of(dataset, first.subject, first.run), piece.clips
+    return brain_of(pipeline.semantic.dataset, piece.clips, pipeline.window)
 
 
 def _chains(results: Iterable[Reconstruction]) -> list[list[Reconstruction]]:

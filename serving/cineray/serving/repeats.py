@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,10 @@ from cineray.datasets.view import Window
 from cineray.serving.clips import Clip, recording_of
 from cineray.serving.pipeline import windows
 
-__all__ = ["mean_clips", "mean_recording"]
+__all__ = ["Repeats", "brain_of", "mean_clips", "mean_recording"]
+
+Repeats = Literal["each", "mean"]
+"""Of a stimulus that was shown several times: every showing by itself, or the mean brain of all of them."""
 
 
 def mean_clips(clips: Iterable[Clip]) -> list[Clip]:
@@ -33,6 +37,13 @@ def mean_clips(clips: Iterable[Clip]) -> list[Clip]:
         replace(same[0], follows=joined[key], showings=tuple((clip.run, clip.scan) for clip in same))
         for key, same in shown.items()
     ]
+
+
+def brain_of(dataset: Dataset, clips: Sequence[Clip], window: Window) -> tuple[NDArray[np.floating], Sequence[Clip]]:
+    """The recording (scans, voxels) of clips of one subject and run, means or not, and the clips in it."""
+    if clips[0].showings:
+        return mean_recording(dataset, clips, window)
+    return recording_of(dataset, clips[0].subject, clips[0].run), clips
 
 
 def mean_recording(dataset: Dataset, clips: Sequence[Clip], window: Window) -> tuple[NDArray[np.float32], list[Clip]]:

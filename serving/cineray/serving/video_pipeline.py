@@ -6,7 +6,7 @@ Everything here is one process and knows no Ray; `cineray.serving.reconstruct` s
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from cineray.serving.generators.nearest import NearestConfig
 from cineray.serving.library import Library
 from cineray.serving.link import Link, LinkConfig, crossfade, embedding
 from cineray.serving.outputs import Output, OutputConfig
+from cineray.serving.repeats import Repeats
 from cineray.serving.scenes import link_of
 from cineray.training.reconstructions import Reconstruction
 
@@ -54,8 +55,8 @@ class VideoPipelineConfig(Config):
     """False generates from the blurry video alone: its first frame is the keyframe, and there is no caption."""
     use_blurry: bool = True
     """False generates from the keyframe and the caption alone."""
-    repeats: Literal["each", "mean"] = "each"
-    """Of a split whose stimuli were shown several times: every showing by itself, or the mean brain of all showings."""
+    repeats: Repeats = "each"
+    """How stimuli of a split are reconstructed that were shown several times; the scene link learns likewise."""
     seed: int = 0
 
     @property
@@ -118,7 +119,7 @@ class VideoPipeline:
             codec,
             _generator(config.generator, library, codec, device),
             config.captions.build(library=library, device=device),
-            None if config.link is None else link_of(config.link, semantic),
+            None if config.link is None else link_of(config.link, semantic, config.repeats),
         )
 
     @property
