@@ -41,9 +41,9 @@ file trains, a fifth chooses checkpoints, the last fifth is tested: {found["num_
 {plan.test_repeats} times and decoded from the mean of these, as cc2017's are. Test clips lie in other parts of the same
 files. The semantic reconstructor learns the words of the captions (here the names of the files, which the semantic
 voxels know), the perception reconstructor latents of the tiny autoencoder; the generator is `nearest`, which takes
-pictures from training clips alone: those most like both streams, with the light of the blurry video. Its settings were
-chosen on the validation film of seed 100, which is not among these. The judges are quantised MobileNets that nothing
-here was trained with: v2 classifies, v1's embedding gives similarity and retrieval.
+pictures from training clips alone: those most like both streams, left where they stand (`agreement=1 moves=false
+light=0`, chosen on seed 100, which is not among these). The judges are quantised MobileNets that nothing here was
+trained with: v2 classifies, v1's embedding gives similarity and retrieval.
 
 Values are means over seeds; differences are paired clip by clip (seeds averaged), with 95 % intervals that resample
 blocks of consecutive clips.
@@ -68,7 +68,8 @@ def _motion(found: Mapping[str, Any]) -> str:
     still, full, true = (np.mean(found["values"][kind]["epe"]) for kind in ("mean_frame", "full", "true_latents"))
     if found["differences"]["full - mean_frame"]["epe"][2] < 0:
         return f"Motion: the end-point error is {full:.3f}, below that of a still picture ({still:.3f})."
-    return f"""**Motion is not decoded here**: the end-point error is {full:.3f}, that of a still picture {still:.3f}.
+    return f"""**Motion is not decoded here** (the goal of a lower end-point error than the mean frame's is missed): the error is
+{full:.3f}, that of a still picture {still:.3f}.
 The way from latents to pixels could show it (true latents, decoded: {true:.3f}), and these brains have voxels for it.
 What the decoded blurry videos do within a clip (pixels less their mean over its frames) correlates with what the true
 ones do by {_mean(found["motion_correlation"])} (seed by seed
