@@ -68,8 +68,8 @@ def _motion(found: Mapping[str, Any]) -> str:
     still, full, true = (np.mean(found["values"][kind]["epe"]) for kind in ("mean_frame", "full", "true_latents"))
     if found["differences"]["full - mean_frame"]["epe"][2] < 0:
         return f"Motion: the end-point error is {full:.3f}, below that of a still picture ({still:.3f})."
-    return f"""**Motion is not decoded here** (the goal of a lower end-point error than the mean frame's is missed): the error
-is {full:.3f}, that of a still picture {still:.3f}.
+    return f"""**Motion is not decoded here** (the goal of an end-point error below the mean frame's is missed): it is
+{full:.3f}, that of a still picture {still:.3f}.
 The way from latents to pixels could show it (true latents, decoded: {true:.3f}), and these brains have voxels for it.
 What the decoded blurry videos do within a clip (pixels less their mean over its frames) correlates with what the true
 ones do by {_mean(found["motion_correlation"])} (seed by seed
