@@ -156,7 +156,7 @@ def test_keyframes_have_a_gallery_of_their_own(run, page, tmp_path):
     evaluate_video(
         folder, "test", EvaluateVideoConfig(part="keyframe", metrics=("psnr",), num_bootstrap=20, num_null=1)
     )
-    where = video_report(folder, part="keyframe")
+    where = video_report(folder, kind="keyframe")
     assert where == str(folder / "gallery-test-keyframe.html")
     assert (folder / "gallery-test.html").read_text() == page
     text = (folder / "gallery-test-keyframe.html").read_text()

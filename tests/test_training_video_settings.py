@@ -3,6 +3,8 @@
 import pytest
 
 from cineray.core.errors import ConfigError
+from cineray.core.storage import Store
+from cineray.training.evaluate_video import read_evaluation
 from cineray.training.video_settings import EvaluateVideoConfig
 
 
@@ -14,3 +16,28 @@ def test_annotated_classes_are_never_quietly_the_classifiers():
     for how in ({"metrics": ["nway_frame@2@top3"]}, {"paper": "mindvideo"}):
         with pytest.raises(ConfigError, match=r"@top3.* accepts classes of the classifier's"):
             EvaluateVideoConfig.parse({"labels": "annotation"} | how)
+
+
+def test_evaluations_of_other_kinds_have_files_of_their_own():
+    """A paper's table and a blend stand beside the plain evaluation; what is missing is told as it is written."""
+    kinds = {
+        "video": {},
+        "keyframe": {"part": "keyframe"},
+        "video-neuroclips": {"paper": "neuroclips"},
+        "keyframe-mindeye2": {"part": "keyframe", "paper": "mindeye2"},
+        "video-blend": {"blend": "mindeye2"},
+    }
+    assert [EvaluateVideoConfig.parse(changes).kind for changes in kinds.values()] == list(kinds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("blurry", "split=val part=blurry`"),
+        ("video-mindeye2", "part=video paper=mindeye2`"),
+        ("video-blend", "blend=mindeye2`"),
+    ],
+)
+def test_a_kind_that_was_not_evaluated_is_told(tmp_path, kind, words):
+    with pytest.raises(ConfigError, match=words):
+        read_evaluation(Store.at(tmp_path), "val", kind)

@@ -176,7 +176,7 @@ def _evaluate_videos(folder: str, changes: dict[str, Any]) -> None:
     split = str(changes.pop("split", "test"))
     config = EvaluateVideoConfig.parse(nested(changes))
     print(format_video_table(evaluate_video(folder, split, config)))
-    print(video_report(folder, split, part=config.part))
+    print(video_report(folder, split, kind=config.kind))
 
 
 def serve(words: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Score reconstructed videos: reads the clips on disk and the data set's true frames, never a pipeline.
 
-``evaluation/<split>-<part>.json`` holds the table, every clip's values (which paired comparisons and the gallery
+``evaluation/<split>-<kind>.json`` holds the table, every clip's values (which paired comparisons and the gallery
 read), and every metric that could not be computed, with the reason: nothing is estimated without its network.
 """
 
@@ -54,7 +54,7 @@ def evaluate_video(
     *,
     progress: Callable[[str], None] = lambda metric: None,
 ) -> dict[str, Any]:
-    """Score the reconstructions of a split and write ``evaluation/<split>-<part>.json``; returns what was written.
+    """Score the reconstructions of a split and write ``evaluation/<split>-<kind>.json``; returns what was written.
 
     ``progress`` is told the name of each metric before it is computed.
     """
@@ -89,7 +89,7 @@ def evaluate_video(
         **scored,
         "absent": absent | {name: UNDEFINED for name in names if name not in scored["metrics"]},
     }
-    store.put(f"evaluation/{split}-{config.part}.json", json.dumps(found, indent=1, allow_nan=False).encode())
+    store.put(f"evaluation/{split}-{config.kind}.json", json.dumps(found, indent=1, allow_nan=False).encode())
     return found
 
 
@@ -97,7 +97,7 @@ def compare_videos(
     first: str | Path | Sequence[str | Path],
     second: str | Path | Sequence[str | Path],
     split: str = "test",
-    part: str = "video",
+    kind: str = "video",
 ) -> dict[str, Difference]:
     """Metric -> paired difference, first minus second, over the clips that both reconstructed.
 
@@ -107,7 +107,7 @@ def compare_videos(
     Raises:
         DataError: other subjects or clips on one side, or other settings of the evaluation.
     """
-    ours, theirs = (_sides(side, split, part) for side in (first, second))
+    ours, theirs = (_sides(side, split, kind) for side in (first, second))
     one = ours[0]
     for other in (*ours, *theirs):
         for what in ("config_fingerprint", "subjects", "stimuli"):
@@ -127,11 +127,13 @@ def compare_videos(
     return found
 
 
-def read_evaluation(store: Store, split: str, part: str = "video") -> dict[str, Any]:
-    """What `evaluate_video` wrote."""
-    if not store.exists(key := f"evaluation/{split}-{part}.json"):
+def read_evaluation(store: Store, split: str, kind: str = "video") -> dict[str, Any]:
+    """What `evaluate_video` wrote; ``kind`` is `EvaluateVideoConfig.kind`."""
+    if not store.exists(key := f"evaluation/{split}-{kind}.json"):
+        part, _, more = kind.partition("-")
+        words = {"": "", "blend": " blend=mindeye2"}.get(more, f" paper={more}")
         raise ConfigError(
-            f"{store.url} holds no {key}; write it with `cineray eval {store.url} split={split} part={part}`"
+            f"{store.url} holds no {key}; write it with `cineray eval {store.url} split={split} part={part}{words}`"
         )
     try:
         return json.loads(store.get(key))
@@ -211,9 +213,9 @@ def _people(
     return people
 
 
-def _sides(side: str | Path | Sequence[str | Path], split: str, part: str) -> list[dict[str, Any]]:
+def _sides(side: str | Path | Sequence[str | Path], split: str, kind: str) -> list[dict[str, Any]]:
     folders = [side] if isinstance(side, str | Path) else side
-    return [read_evaluation(Store.at(folder), split, part) for folder in folders]
+    return [read_evaluation(Store.at(folder), split, kind) for folder in folders]
 
 
 def _mean(sides: Sequence[dict[str, Any]], name: str) -> NDArray[np.float64]:

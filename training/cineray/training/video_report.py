@@ -21,7 +21,6 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.manifest import require_data
 from cineray.training.evaluate_video import read_evaluation
 from cineray.training.reconstructions import Reconstructions
-from cineray.training.video_settings import Part
 
 __all__ = ["Sprite", "video_report"]
 
@@ -66,18 +65,18 @@ class Sprite:
         return cls(name, source, num, f"{width} / {height}", coarse=max(size) <= 64)
 
 
-def video_report(run_dir: str | Path, split: str = "test", *, part: Part = "video", num_clips: int = 48) -> str:
+def video_report(run_dir: str | Path, split: str = "test", *, kind: str = "video", num_clips: int = 48) -> str:
     """Write the gallery of an evaluated split; returns where it is.
 
     Args:
         run_dir: folder with reconstructions and their evaluation.
         split: which of them.
-        part: which of a clip's pictures the evaluation judged.
+        kind: of evaluation (`EvaluateVideoConfig.kind`): what was judged, and by which paper's table.
         num_clips: at most so many clips are shown: a third of them the best, a third the worst, the others evenly
             spread between.
     """
     store = Store.at(run_dir)
-    evaluation = read_evaluation(store, split, part)
+    evaluation = read_evaluation(store, split, kind)
     folder = Reconstructions.open(store, split)
     dataset = Dataset.open(folder.origin.dataset)
     require_data(dataset.fingerprint, folder.origin.data, url=dataset.store.url, user=store.url)
@@ -97,7 +96,7 @@ def video_report(run_dir: str | Path, split: str = "test", *, part: Part = "vide
         num_clips=len(ranked),
         directions={name: line["higher_is_better"] for name, line in evaluation["metrics"].items()},
     )
-    key = f"gallery-{split}.html" if part == "video" else f"gallery-{split}-{part}.html"
+    key = f"gallery-{split}.html" if kind == "video" else f"gallery-{split}-{kind}.html"
     store.put(key, page.encode())
     return store.path(key)
 

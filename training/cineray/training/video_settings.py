@@ -93,6 +93,12 @@ class EvaluateVideoConfig(Config):
         return self
 
     @property
+    def kind(self) -> str:
+        """Of evaluation, as files are named: the judged part, then the paper, or that it is blended."""
+        more = self.paper or ("blend" if self.blend != "none" else None)
+        return f"{self.part}-{more}" if more else self.part
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Metrics, those of the paper if one is named; n-way by whose labels are to be accepted."""
         names = PRESETS[self.paper].metrics if self.paper else self.metrics
