@@ -140,6 +140,7 @@ def test_an_adapter_that_does_not_fit_is_refused(parts, tmp_path):
         ({name.replace("attn1", "attn7"): x for name, x in good.items()}, r"by \(8, 8\), the UNet has none there"),
         (good | {f"{layer}.alpha": torch.ones(())}, r"holds .*to_q\.alpha, expected pairs"),
         ({f"{layer}.lora_A.weight": torch.ones(2, 8)}, r"holds .*to_q, expected pairs"),
+        (good | {f"{layer}.lora_A.weight": torch.ones(5, 8)}, r"holds .*to_q, expected pairs .*of one rank"),
     ]:
         save_file(state, tmp_path / "adapter.safetensors")
         with pytest.raises(ConfigError, match=said):

@@ -89,6 +89,9 @@ def test_other_checkpoints_are_refused(network, tmp_path):
     torch.save({"model": {"module.fc.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     with pytest.raises(ConfigError, match="expected a checkpoint of ViFi-CLIP with a ViT"):
         ViFiClipConfig(weights_file=str(tmp_path / "other.pth")).build()
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(ConfigError, match="holds a Tensor, expected a checkpoint of ViFi-CLIP"):
+        ViFiClipConfig(weights_file=str(tmp_path / "tensor.pth")).build()
     with pytest.raises(ConfigError, match="found no weights"):
         ViFiClipConfig(weights_file=str(tmp_path / "nowhere.pth")).build()
 

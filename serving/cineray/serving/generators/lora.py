@@ -45,10 +45,10 @@ def _pairs(part: Part) -> dict[str, tuple[Tensor, Tensor]]:
     state = {name.removeprefix("unet."): x for name, x in convert_unet_state_dict_to_peft(load_file(files[0])).items()}
     layers = [name.removesuffix(DOWN) for name in state if name.endswith(DOWN)]
     strange = state.keys() - {layer + half for layer in layers for half in (DOWN, UP)}
-    lone = [layer for layer in layers if layer + UP not in state]
+    lone = [n for n in layers if n + UP not in state or state[n + UP].shape[1:] != state[n + DOWN].shape[:1]]
     if strange or lone or not layers:
         raise ConfigError(
-            f"{files[0]} holds {min(strange or lone or {'nothing'})}, expected pairs of matrices, down and up, and "
-            "nothing else; name the adapter's own file"
+            f"{files[0]} holds {min(strange or lone or {'nothing'})}, expected pairs of matrices, down and up, of "
+            "one rank and nothing else; name the adapter's own file"
         )
     return {layer: (state[layer + DOWN], state[layer + UP]) for layer in layers}

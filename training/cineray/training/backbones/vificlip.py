@@ -60,6 +60,10 @@ def _image_side(path: str) -> dict[str, Tensor]:
             f"{path} holds more than weights and settings, expected nothing but tensors and plain values; "
             "take the published file"
         ) from None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{path} holds a {type(found).__name__}, expected a checkpoint of ViFi-CLIP: names and tensors"
+        )
     weights = {name.removeprefix("module."): value for name, value in found.get("model", found).items()}
     prefix = "image_encoder."
     side = {name.removeprefix(prefix): value.float() for name, value in weights.items() if name.startswith(prefix)}

@@ -46,7 +46,8 @@ PRESETS: dict[Paper, Preset] = {
     ),
     "mindeye2": Preset(
         ("pixcorr@noantialias", "ssim@425", *_FEATURES, "retrieval@medarc_forward", "retrieval@medarc_backward",
-         "caption_meteor", "caption_rouge1", "caption_rougeL", "caption_minilm", "caption_clip_b", "caption_clip_l"),
+         "caption_meteor", "caption_rouge1", "caption_rougeL", "caption_minilm", "caption_clip_b", "caption_clip_l",
+         "brain_corr"),
         blend="mindeye2",
     ),
     "litemind": Preset(("pixcorr@noantialias", "ssim@425", *_FEATURES, "retrieval@litemind")),
