@@ -114,9 +114,10 @@ where the line says so, bf16 autocast and fused AdamW. Its blends are drawn befo
 sides. Loops take turns of ten steps, ABAB, after ten to warm up; figures are medians of five rounds. The gate is CPU
 time of the training processes where the load was above the number of cores (wall time then measures the neighbours),
 else wall time; both are given. T5 begins with unit vectors; T7 counts each memory once that autograd keeps for the
-backward pass, weights left out. Ray's own processes are in T9's wall time only. T9_ray and T9_ddp_ray tell
-its part from our loop's, which also measures the gradient's norm, sums metrics over ranks and sends columns around the
-ring. The moments show what is sharded; at 27 million parameters DeepSpeed's buffers are as large as what it saves.
+backward pass, weights left out. Ray's own processes are in T9's wall time only; its workers take
+memory in huge pages (`launch` says so), the loops without Ray as torch does by itself. T9_ray and T9_ddp_ray tell Ray's
+part and that of the pages from our loop's, which also measures the gradient's norm, sums metrics over ranks and sends
+columns around the ring. The moments show what is sharded; at 27 million parameters DeepSpeed's buffers are as large as what it saves.
 
 | goal | measure | figure | wall | CPU | floor | target | verdict | detail |
 |---|---|---|---|---|---|---|---|---|
