@@ -117,7 +117,8 @@ else wall time; both are given. T5 begins with unit vectors; T7 counts each memo
 backward pass, weights left out. Ray's own processes are in T9's wall time only; its workers take
 memory in huge pages (`launch` says so), the loops without Ray as torch does by itself. T9_ray and T9_ddp_ray tell Ray's
 part and that of the pages from our loop's, which also measures the gradient's norm, sums metrics over ranks and sends
-columns around the ring. The moments show what is sharded; at 27 million parameters DeepSpeed's buffers are as large as what it saves.
+columns around the ring. The moments show what is sharded; at 27 million parameters DeepSpeed's buffers are as large as
+what it saves.
 
 | goal | measure | figure | wall | CPU | floor | target | verdict | detail |
 |---|---|---|---|---|---|---|---|---|
