@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.goals import verdict
+
 GOALS: dict[str, tuple[str, float, float]] = {
     "perf.P1": (">=", 0.80, 0.92),
     "perf.P2": (">=", 1.1, 1.4),
@@ -34,10 +36,7 @@ class Line:
         """Against the goals."""
         if self.key not in GOALS:
             return ""
-        sense, floor, target = GOALS[self.key]
-        value = self.value if sense == ">=" else -self.value
-        floor, target = (limit if sense == ">=" else -limit for limit in (floor, target))
-        return "target" if value >= target else "floor" if value >= floor else "MISSED"
+        return verdict(self.value, *GOALS[self.key])
 
     def text(self) -> str:
         """For the terminal."""

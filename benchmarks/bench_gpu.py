@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from benchmarks.goals import verdict
 
 GOALS: dict[str, tuple[str, float, float]] = {
     "perf.G1": (">=", 0.30, 0.40),
@@ -37,9 +38,7 @@ class Line:
     @property
     def verdict(self) -> str:
         """Against floor and target."""
-        sense, floor, target = GOALS[self.key]
-        better = [self.value >= x if sense == ">=" else self.value <= x for x in (floor, target)]
-        return "target" if all(better) else "floor" if better[0] else "missed"
+        return verdict(self.value, *GOALS[self.key])
 
 
 def measure(device: torch.device) -> Iterator[Line]:

@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 from benchmarks.bench_stream_measure import Ratio
+from benchmarks.goals import verdict
 
 COPY_BYTES = 256 << 20
 
@@ -67,13 +68,7 @@ class Line:
         """Against the goals."""
         if self.key not in GOALS or self.value is None:
             return "" if self.value is not None else "absent"
-        sense, floor, target, _ = GOALS[self.key]
-
-        def meets(limit: float) -> bool:
-            assert self.value is not None
-            return self.value >= limit if sense == ">=" else self.value <= limit
-
-        return "target" if meets(target) else "floor" if meets(floor) else "MISSED"
+        return verdict(self.value, *GOALS[self.key][:3])
 
     def text(self) -> str:
         """For the terminal."""

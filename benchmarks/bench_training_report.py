@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.bench_stream_measure import Ratio
+from benchmarks.goals import verdict
 
 GOALS: dict[str, tuple[str, float, float]] = {
     "perf.T1": (">=", 1.8, 2.5),
@@ -68,15 +69,7 @@ class Line:
         """Against the goals."""
         if self.key not in GOALS:
             return ""
-        sense, floor, target = GOALS[self.key]
-        sign = 1 if sense == ">=" else -1
-        return (
-            "target"
-            if sign * self.value >= sign * target
-            else "floor"
-            if sign * self.value >= sign * floor
-            else "MISSED"
-        )
+        return verdict(self.value, *GOALS[self.key])
 
     def text(self) -> str:
         """For the terminal."""

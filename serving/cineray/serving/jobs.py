@@ -76,7 +76,7 @@ class Job:
             data=dataset.fingerprint,
             dataset=dataset.store.url,
             run_dir=Store.at(config.semantic.run_dir).url,
-            notes=tuple(notes),
+            notes=notes,
         )
         pieces = [piece for part in by_recording(clips).values() for piece in _pieces(part, None)]
         return cls(config, Store.at(out), split, origin, tuple(pieces))

@@ -55,9 +55,10 @@ def mean_recording(dataset: Dataset, clips: Sequence[Clip], window: Window) -> t
     """
     window = Window(first=min(window.first, 0), last=max(window.last, 0))  # a clip's own scan has to have a place
     (subject,) = {clip.subject for clip in clips}
-    runs = {run: recording_of(dataset, subject, run) for run in {run for clip in clips for run, _ in clip.showings}}
+    runs = {info.run: info.rows for info in dataset.runs if info.subject == subject}
+    around = {run: rows.start + windows(len(rows), window) for run, rows in runs.items()}
     means = [
-        np.mean([runs[run][windows(len(runs[run]), window)[scan]] for run, scan in clip.showings], 0, dtype=np.float32)
+        np.mean([dataset.gather_samples(around[run][scan]) for run, scan in clip.showings], 0, dtype=np.float32)
         for clip in clips
     ]
     placed = [replace(clip, scan=place * window.scans - window.first) for place, clip in enumerate(clips)]
