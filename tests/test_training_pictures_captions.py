@@ -94,7 +94,7 @@ def letters(sentences: list[str]):
 def test_captions_prefer_the_true_pairing(name):
     metric = VIDEO_METRICS[name]
     if metric.missing():
-        assert name == "caption_meteor"
+        assert name in ("caption_meteor", "caption_verb"), "verbs: test_training_pictures_verbs"
         return
     network = TextBackbone("letters", letters)
     roles: tuple[str, ...] = ("minilm", "clip_b_text", "clip_l_text")

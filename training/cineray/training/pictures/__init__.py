@@ -101,5 +101,5 @@ DEFAULT = (
     "retrieve_brain_rank", "retrieve_image@10", "retrieve_brain@10", "retrieve_image@50",
     "retrieve_brain@50", "retrieve_image@300", "retrieve_brain@300",
     "caption_meteor", "caption_meteor@stem", "caption_rouge1", "caption_rougeL", "caption_bleu1", "caption_bleu4",
-    "caption_cider", "caption_minilm", "caption_clip_b", "caption_clip_l", "brain_corr", "fvd",
+    "caption_cider", "caption_verb", "caption_minilm", "caption_clip_b", "caption_clip_l", "brain_corr", "fvd",
 )  # fmt: skip

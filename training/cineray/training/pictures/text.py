@@ -18,6 +18,7 @@ from cineray.training.pictures.captions import (
     rouge_l,
     wordnet_missing,
 )
+from cineray.training.pictures.verbs import tagger_missing, verb_accuracy
 
 __all__ = ["TEXT_METRICS"]
 
@@ -59,6 +60,7 @@ TEXT_METRICS = (
     _words("bleu1", "precision of words", bleu1),
     _words("bleu4", "precision of up to four words in a row, sentence by sentence", bleu4),
     _caption("cider", "CIDEr-D, agreement of rare words, 0 to 10", _cider, min_clips=2),
+    _words("verb", "share of the true caption's verbs, auxiliaries left out", verb_accuracy, missing=tagger_missing),
     _embedded("minilm", "minilm", "all-MiniLM-L6-v2"),
     _embedded("clip_b", "clip_b_text", "CLIP ViT-B/32"),
     _embedded("clip_l", "clip_l_text", "CLIP ViT-L/14"),
