@@ -6,11 +6,11 @@ from cineray.core.errors import ConfigError
 from cineray.training.pictures import VIDEO_METRICS, VideoMetric
 from cineray.training.pictures.base import Networks
 from cineray.training.video_clips import SubjectClips, Truths
-from cineray.training.video_settings import FVD, reads
+from cineray.training.video_settings import FVD, fvd_role, reads
 
 __all__ = ["why_absent"]
 
-FVD_NEEDS, FVD_CLIPS = ("video_classifier",), 4
+FVD_CLIPS = 4
 
 
 def why_absent(name: str, people: Sequence[SubjectClips], truths: Truths, networks: Networks) -> str | None:
@@ -20,7 +20,7 @@ def why_absent(name: str, people: Sequence[SubjectClips], truths: Truths, networ
         ConfigError: a role is filled by a network that looks at something else.
     """
     if name == FVD:
-        return _of_networks(FVD_NEEDS, networks) or _of_clips(True, FVD_CLIPS, people, truths)
+        return _of_networks((fvd_role(networks),), networks) or _of_clips(True, FVD_CLIPS, people, truths)
     metric = VIDEO_METRICS[name]
     return (
         _of_networks(metric.needs, networks)

@@ -16,6 +16,7 @@ from cineray.training.pictures.bank import Bank, Pairing
 from cineray.training.pictures.base import STILL, Networks
 from cineray.training.pictures.frechet import frechet_distance
 from cineray.training.video_clips import SubjectClips, Truths
+from cineray.training.video_settings import fvd_role
 
 __all__ = ["Found", "clip_draws", "fvd_line", "line", "measure"]
 
@@ -125,7 +126,7 @@ def fvd_line(
     A bootstrap would repeat clips and so change the distance itself; its interval is 1.96 standard errors of a
     jackknife that leaves out one block at a time.
     """
-    network = networks["video_classifier"]
+    network = networks[fvd_role(networks)]
     true = _features(truths.bank, network)
     scores = []
     for person in people:
@@ -136,7 +137,7 @@ def fvd_line(
     stand_in = {n: _features(baselines[n][0], network)[baselines[n][1]] for n in STILL if n in baselines}
     return {
         "metric": "fvd",
-        "meaning": "Fréchet distance of video features; interval by jackknife over blocks",
+        "meaning": "Fréchet distance of video features, sample covariances; interval by jackknife over blocks",
         "networks": [network.name],
         "level": "set",
         **_around(float(value.mean()), whole),

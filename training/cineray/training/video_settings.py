@@ -1,5 +1,6 @@
 """Settings of an evaluation of reconstructions: what is computed, against what, through which networks."""
 
+from collections.abc import Collection
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
@@ -12,10 +13,10 @@ from cineray.training.pictures import DEFAULT, VIDEO_METRICS
 from cineray.training.pictures.presets import PRESETS, Blend, Paper
 from cineray.training.pictures.resize import FrameRule
 
-__all__ = ["FVD", "AnnotationConfig", "EncodingConfig", "EvaluateVideoConfig", "Part", "Role", "reads"]
+__all__ = ["FVD", "AnnotationConfig", "EncodingConfig", "EvaluateVideoConfig", "Part", "Role", "fvd_role", "reads"]
 
 Part = Literal["video", "blurry", "keyframe"]
-VideoRole = Literal["video_classifier", "vifi"]
+VideoRole = Literal["video_classifier", "vifi", "fvd"]
 TextRole = Literal["minilm", "clip_b_text", "clip_l_text"]
 PictureRole = Literal["frame_classifier", "clip", "clip_b32", "dino", "alex2", "alex5", "incep", "effnet", "swav"]
 Role = PictureRole | VideoRole | TextRole
@@ -28,6 +29,13 @@ def reads(role: str) -> Reads:
     if role in get_args(VideoRole):
         return "videos"
     return "sentences" if role in get_args(TextRole) else "single pictures"
+
+
+def fvd_role(named: Collection[str]) -> str:
+    """The role whose network gives the features of `FVD`: its own, or the classifier of videos where that one alone is
+    named.
+    """
+    return "video_classifier" if FVD not in named and "video_classifier" in named else FVD
 
 
 class AnnotationConfig(Config):

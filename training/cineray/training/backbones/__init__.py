@@ -13,6 +13,7 @@ from cineray.training.backbones.hugging_face import (
     HFImageEncoderConfig,
     HFVideoClassifierConfig,
 )
+from cineray.training.backbones.i3d import I3DConfig
 from cineray.training.backbones.linear_encoder import linear_encoder
 from cineray.training.backbones.open_clip import OpenClipConfig
 from cineray.training.backbones.sentences import HFClipTextConfig, HFSentenceConfig
@@ -73,6 +74,7 @@ BackboneConfig = Annotated[
     FrameBackboneConfig
     | HFVideoClassifierConfig
     | ViFiClipConfig
+    | I3DConfig
     | FramewiseConfig
     | HFSentenceConfig
     | HFClipTextConfig,
