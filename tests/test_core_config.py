@@ -42,6 +42,24 @@ def test_unknown_keys_are_named(key):
         a_run(**{key: 1})
 
 
+def test_a_key_below_an_optional_component_makes_it():
+    class Inner(Config):
+        a: int
+        b: int = 2
+
+    class Outer(Config):
+        inner: Inner | None = None
+
+    assert Outer().override({"inner.a": 5}) == Outer(inner=Inner(a=5))
+    with pytest.raises(ConfigError, match=r"setting 'inner\.a' of Outer"):
+        Outer().override({"inner.b": 5})
+
+
+def test_a_key_below_a_number_is_told_what_it_is():
+    with pytest.raises(ConfigError, match=r"setting 'optim\.lr' is 0\.001, it has no settings of its own"):
+        a_run(**{"optim.lr.x": 1})
+
+
 def test_frozen_and_strict():
     run = a_run()
     with pytest.raises(Exception, match="frozen"):

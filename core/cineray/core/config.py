@@ -120,9 +120,14 @@ def _set(values: Any, path: list[str], new: Any, key: str) -> None:
 def _child(values: Any, name: str, so_far: str) -> Any:
     if isinstance(values, list) and name.isdigit() and int(name) < len(values):
         return values[int(name)]
-    if isinstance(values, dict) and isinstance(values.get(name), dict | list):
-        return values[name]
+    if isinstance(values, dict) and name in values:
+        if values[name] is None:  # an optional component that is to be there
+            values[name] = {}
+        if isinstance(values[name], dict | list):
+            return values[name]
     known = sorted(values) if isinstance(values, dict) else list(range(len(values)))
+    if name in known:
+        raise ConfigError(f"setting '{so_far}' is {values[name]!r:.80}, it has no settings of its own; set it whole")
     raise ConfigError(f"there is no setting '{so_far}'; known here: {', '.join(map(str, known))}")
 
 
