@@ -129,6 +129,15 @@ def test_the_list_shows_what_is_there(tmp_path):
     assert after[NAME].present == COMMIT[:12]
 
 
+def test_the_list_tells_pinned_parts_from_those_that_move(tmp_path):
+    pull(f"owner/name@{COMMIT}", tmp_path, fetch())
+    rows = {row.name: row.revision for row in listing(tmp_path)}
+    assert rows[f"owner/name@{COMMIT}"] == COMMIT[:12]
+    assert rows["sparsectrl-rgb"] == "b8003d681d81"
+    assert rows["animatediff-v3-adapter"] == "8b5ff2775000"
+    assert rows["taesd"] == "main, unpinned"
+
+
 def test_an_unknown_name_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="found part 'clip', expected owner/name@revision or one of clip-bigg"):
         pull("clip", tmp_path, fetch())

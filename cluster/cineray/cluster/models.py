@@ -42,6 +42,8 @@ class Row:
     name: str
     licence: str
     size: str
+    revision: str
+    """The commit it is pinned to, or that it is unpinned."""
     present: str
     """The commit that was pulled, or no."""
 
@@ -152,8 +154,9 @@ def listing(root: Path) -> list[Row]:
         size = "?" if entry.size_gb is None else f"about {entry.size_gb:g} GB"
         if record is not None:
             size = f"{sum(f.bytes for f in record.files.values()) / 1e9:.3g} GB"
+        revision = entry.revision[:12] if entry.pinned else f"{entry.revision}, unpinned"
         present = "no" if record is None else record.commit[:12]
-        rows.append(Row(name, (record or entry).licence, size, present))
+        rows.append(Row(name, (record or entry).licence, size, revision, present))
     return rows
 
 
@@ -163,9 +166,9 @@ def show(rows: Iterable[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("name", "licence", "size", "present")
+    table = Table("name", "licence", "size", "revision", "present")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in (row.name, row.licence, row.size, row.present)))
+        table.add_row(*(Text(cell) for cell in (row.name, row.licence, row.size, row.revision, row.present)))
     Console().print(table)
 
 

@@ -6,6 +6,7 @@ a part without its record was not pulled to the end.
 
 import json
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -85,6 +86,11 @@ class CatalogueEntry(Config):
     def part(self) -> Part:
         """As settings name it."""
         return Part(hub_id=self.hub_id, revision=self.revision)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit: branches and tags move."""
+        return re.fullmatch("[0-9a-f]{40}", self.revision) is not None
 
     @classmethod
     def named(cls, name: str) -> "CatalogueEntry":
