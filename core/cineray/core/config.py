@@ -125,9 +125,8 @@ def _child(values: Any, name: str, so_far: str) -> Any:
             values[name] = {}
         if isinstance(values[name], dict | list):
             return values[name]
-    known = sorted(values) if isinstance(values, dict) else list(range(len(values)))
-    if name in known:
         raise ConfigError(f"setting '{so_far}' is {values[name]!r:.80}, it has no settings of its own; set it whole")
+    known = sorted(values) if isinstance(values, dict) else list(range(len(values)))
     raise ConfigError(f"there is no setting '{so_far}'; known here: {', '.join(map(str, known))}")
 
 
