@@ -63,7 +63,9 @@ import ray  # before Ray's mode is known
 from cineray.cluster.connect import connected
 
 def inside():
-    return [os.environ.get("RAY_AUTH_MODE"), len(os.environ.get("RAY_AUTH_TOKEN", ""))]
+    from cineray.core.pretrained import parts_folder
+    os.chdir("/")  # as Ray Train does, to a folder of its own
+    return [os.environ.get("RAY_AUTH_MODE"), len(os.environ.get("RAY_AUTH_TOKEN", "")), str(parts_folder())]
 
 def outsider(address):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -86,8 +88,8 @@ print(json.dumps({"found": found, "joined": joined}))
 @pytest.mark.cluster
 def test_a_private_ray_is_closed_to_others_and_leaves_the_home_folder_alone(unreachable, tmp_path):
     code = PRIVATE.replace("sys.argv[1]", repr(CONNECT))
-    told_last: Any = json.loads(told(start(code, tmp_path))[-1])
-    assert told_last["found"] == [[["token", 64], 1.0], False] * 2
+    told_last: Any = json.loads(told(start(code, tmp_path, CINERAY_MODELS="parts"))[-1])
+    assert told_last["found"] == [[["token", 64, os.path.abspath("parts")], 1.0], False] * 2
     assert told_last["joined"].startswith("cannot reach the Ray cluster")
     assert list(tmp_path.iterdir()) == []
 

@@ -88,5 +88,8 @@ def test_a_torn_record_is_named(tmp_path):
 def test_the_parts_folder_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("CINERAY_MODELS", str(tmp_path))
     assert parts_folder() == tmp_path
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CINERAY_MODELS", "parts")
+    assert parts_folder() == tmp_path / "parts"
     monkeypatch.delenv("CINERAY_MODELS")
     assert parts_folder().parts[-3:] == (".cache", "cineray", "models")

@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from cineray.core.errors import CinerayError
+from cineray.core.pretrained import PARTS_VARIABLE, parts_folder
 
 __all__ = ["connected"]
 
@@ -66,6 +67,8 @@ def _prepare_environment(*, private: bool) -> None:
         if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not _has_token():
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it warns of the token
+        if os.environ.get(PARTS_VARIABLE):  # Ray's processes inherit it, and work in folders of their own
+            os.environ[PARTS_VARIABLE] = str(parts_folder())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -18,6 +18,7 @@ from cineray.core.config import Config
 from cineray.core.errors import ConfigError, IntegrityError
 
 __all__ = [
+    "PARTS_VARIABLE",
     "CatalogueEntry",
     "FileRecord",
     "Part",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 CATALOGUE = "pretrained.yaml"
+PARTS_VARIABLE = "CINERAY_MODELS"
 UNSTATED = "as its page states"
 INSTEAD = "without pretrained parts the light generator (generator.name=nearest) makes the videos"
 
@@ -147,8 +149,9 @@ def catalogue() -> dict[str, CatalogueEntry]:
 
 
 def parts_folder() -> Path:
-    """``$CINERAY_MODELS``, else a folder of the user's cache."""
-    return Path(os.environ.get("CINERAY_MODELS") or Path.home() / ".cache" / "cineray" / "models")
+    """``$CINERAY_MODELS``, made absolute, else a folder of the user's cache."""
+    named = os.environ.get(PARTS_VARIABLE)
+    return Path(named).expanduser().absolute() if named else Path.home() / ".cache" / "cineray" / "models"
 
 
 def folder_of(part: Part, root: Path) -> Path:
