@@ -1,6 +1,7 @@
 """I3D as TorchScript: a tiny script of the published signature, its features and their distance computed by hand."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def by_hand(video):
 
 def test_features_are_those_before_the_classes_of_frames_evenly_spread(part):
     videos = np.random.default_rng(0).integers(0, 256, (6, 9, PX, PX, 3), np.uint8)
-    network = TypeAdapter(BackboneConfig).validate_python({"name": "i3d", "part": part}).build()
+    config: Any = TypeAdapter(BackboneConfig).validate_python({"name": "i3d", "part": part})
+    network = config.build()
     found = network(videos)["embedding"]
     np.testing.assert_allclose(found, [by_hand(video) for video in videos], atol=1e-4)
     script = f"{part['folder']}/i3d_torchscript.pt"

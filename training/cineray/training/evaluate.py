@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from cineray.training.bootstrap import Interval
 from cineray.training.cuts import Part, Scoring, Table, tabulate
 from cineray.training.metrics import RETRIEVAL_METRICS
 from cineray.training.predict import Predictions, read_run
+from cineray.training.presence import concept_by_concept, is_presence, presence_scores
 from cineray.training.run import EvaluationConfig, Run
 from cineray.training.scores import compare, per_clip, score_table
 
@@ -45,7 +46,7 @@ def evaluate(run_dir: str | Path, split: str = "test") -> dict[str, Any]:
         "model": run.model.name,
         "scoring": asdict(how),
         "targets": {
-            target: describe(tabulate(list(parts_of(predictions, target, truth)), how))
+            target: _described(tabulate(list(parts_of(predictions, target, truth.rows)), how), truth)
             for target, truth in _truths(predictions, dataset)
         },
     }
@@ -65,7 +66,7 @@ def compare_runs(
 def _parts_in(store: Store, split: str, target: str) -> list[Part]:
     _, predictions, dataset = _opened(store, split)
     truths = dict(_truths(predictions, dataset, (target,)))
-    return list(parts_of(predictions, target, truths[target]))
+    return list(parts_of(predictions, target, truths[target].rows))
 
 
 def _opened(store: Store, split: str) -> tuple[Run, Predictions, Dataset]:
@@ -101,25 +102,47 @@ def parts_of(predictions: Predictions, target: str, truth: NDArray[np.floating])
 def format_table(evaluation: Mapping[str, Any], target: str | None = None) -> str:
     """The table of one target (by default the first) in plain text."""
     target = target or next(iter(evaluation["targets"]))
-    lines = [f"{'metric':<20}{'value':>9}{'95 % interval':>20}{'chance':>9}{'null':>9}  units"]
+    lines = [f"{'metric':<24}{'value':>9}{'95 % interval':>20}{'chance':>9}{'null':>9}  units"]
     for name, s in evaluation["targets"][target]["metrics"].items():
         units = f"{s['num_subjects']} subjects, {s['num_clips']} clips"
         between = f"{s['low']:.3f} … {s['high']:.3f}"
-        lines.append(f"{name:<20}{s['value']:>9.3f}{between:>20}{s['chance']:>9.3f}{s['null']:>9.3f}  {units}")
+        lines.append(f"{name:<24}{s['value']:>9.3f}{between:>20}{s['chance']:>9.3f}{s['null']:>9.3f}  {units}")
+    for number, s in enumerate(evaluation["targets"][target].get("concepts", ())):
+        known = {name: "–" if value is None else f"{value:.3f}" for name, value in s.items()}
+        lines.append(
+            "concept {:<12}accuracy {accuracy} beside {usual_answer} of the usual answer, recall {recall}, "
+            "base rate {base_rate}".format(number, **known)
+        )
     return "\n".join(lines)
 
 
-def _truths(
-    predictions: Predictions, dataset: Dataset, targets: tuple[str, ...] = ()
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Each target's true rows, in the units of the predictions."""
+class _Truth(NamedTuple):
+    rows: NDArray[np.float32]
+    """(rows, ...) in the units of the predictions."""
+    yes: NDArray[np.float32] | None
+    """(values,) or (1,): .5 of what is stored, in these units, where that is nothing but 0 and 1."""
+
+
+def _truths(predictions: Predictions, dataset: Dataset, targets: tuple[str, ...] = ()) -> Iterator[tuple[str, _Truth]]:
+    """Each target's truth beside the predictions' rows."""
     if unknown := set(targets) - set(predictions.predicted):
         raise ConfigError(f"there are no predictions of '{unknown.pop()}'; found {', '.join(predictions.predicted)}")
     shown, row = np.unique(predictions.stimulus_row, return_inverse=True)
     for target in targets or predictions.predicted:
         truth = dataset.gather_stimuli(target, shown).astype(np.float32)
         mean, sd = predictions.scale.get(target, (np.float32(0), np.float32(1)))
-        yield target, ((truth - mean) / sd)[row]
+        yes = ((np.float32(0.5) - mean) / sd).reshape(-1) if is_presence(truth) else None
+        yield target, _Truth(((truth - mean) / sd)[row], yes)
+
+
+def _described(table: Table, truth: _Truth) -> dict[str, Any]:
+    """`describe`, and what is told of yes and no where the truth is nothing else."""
+    found = describe(table)
+    if truth.yes is None:
+        return found
+    mask = truth.rows.ndim > 2
+    found["metrics"] |= {name: asdict(s) for name, s in presence_scores(table, truth.yes, mask=mask).items()}
+    return found if mask else found | {"concepts": concept_by_concept(table, truth.yes)}
 
 
 def describe(table: Table) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def report(run_dir: str | Path, split: str = "test", *, beside: Sequence[str | P
             "name": name,
             "metrics": list(found["metrics"].values()),
             "pictures": _pictures(found),
+            "concepts": found.get("concepts", ()),
         }
         for name, found in evaluation["targets"].items()
     ]

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from cineray.core.errors import DataError
 from cineray.training.bootstrap import Interval, interval, of_values
 from cineray.training.cuts import Part, Scoring, Table, tabulate
-from cineray.training.metrics import FEATURE_METRICS, RETRIEVAL_METRICS, FeatureMetric, RetrievalMetric
+from cineray.training.metrics import FEATURE_METRICS, RETRIEVAL_METRICS, FeatureMetric, PresenceMetric, RetrievalMetric
 from cineray.training.metrics.features import Moments
 
-__all__ = ["Part", "Score", "Scoring", "compare", "per_clip", "score", "score_table"]
+__all__ = ["Part", "Score", "Scoring", "compare", "line", "per_clip", "score", "score_table"]
 
 Array = NDArray[np.float64]
-Metric = RetrievalMetric | FeatureMetric
+Metric = RetrievalMetric | FeatureMetric | PresenceMetric
 
 FEATURES_AT_ONCE = 512
 """Bootstrapping correlations holds draws x features sums; this many features keep it near 50 MB."""
@@ -50,7 +50,7 @@ def score_table(table: Table) -> dict[str, Score]:
     own = _scores(table, 0, table.draws.weights)
     nulls = [_scores(table, number, table.draws.weights[:1]) for number in range(1, table.num_null + 1)]
     chance = _chance(table)
-    return {m.name: _line(m, table, own[m.name], [n[m.name] for n in nulls], chance[m.name]) for m in _metrics(table)}
+    return {m.name: line(m, table, own[m.name], [n[m.name] for n in nulls], chance[m.name]) for m in _metrics(table)}
 
 
 def compare(a: Sequence[Part], b: Sequence[Part], how: Scoring) -> dict[str, Interval]:
@@ -118,7 +118,8 @@ def _chance(table: Table) -> dict[str, float]:
     return retrieval | {name: float(np.nanmean(scores)) for name, scores in features.items()}
 
 
-def _line(metric: Metric, table: Table, own: Array, nulls: Sequence[Array], chance: float) -> Score:
+def line(metric: Metric, table: Table, own: Array, nulls: Sequence[Array], chance: float) -> Score:
+    """A metric's line out of its scores (draws, subjects) and those of each null, whose first draw counts."""
     null = [float(np.nanmean(scores)) for scores in nulls]
     value, low, high = interval(own, table.draws)
     return Score(

@@ -11,9 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cineray.training.metrics.features import Moments, mean_variance, mse, pearson, r2
+from cineray.training.metrics.presence import (
+    accuracy,
+    balanced_accuracy,
+    dice,
+    dice_of_all,
+    half,
+    recall,
+    said_rate,
+    usual,
+)
 from cineray.training.metrics.retrieval import expected_top1, ranks, top_k, two_afc
 
-__all__ = ["FEATURE_METRICS", "RETRIEVAL_METRICS", "FeatureMetric", "RetrievalMetric", "retrieve"]
+__all__ = [
+    "CONCEPT_METRICS",
+    "FEATURE_METRICS",
+    "MASK_METRICS",
+    "RETRIEVAL_METRICS",
+    "FeatureMetric",
+    "PresenceMetric",
+    "RetrievalMetric",
+    "retrieve",
+]
 
 Array = NDArray[np.float64]
 
@@ -40,6 +59,17 @@ class FeatureMetric:
     meaning: str
     values: Callable[[Moments], Array]
     chance: Callable[[Moments], Array]
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class PresenceMetric:
+    """Of targets of 0 and 1: of marks (clips, rows, pixels) said and true for masks, of `Counts` for concepts."""
+
+    name: str
+    meaning: str
+    values: Callable[..., Array]
+    chance: Callable[..., Array]
     higher_is_better: bool = True
 
 
@@ -79,5 +109,33 @@ FEATURE_METRICS = {
         FeatureMetric("pearson", "correlation over time, mean over features", pearson, lambda m: np.zeros_like(m.p)),
         FeatureMetric("r2", "share of variance explained, mean over features", r2, lambda m: np.zeros_like(m.p)),
         FeatureMetric("mse", "mean squared error", mse, mean_variance, higher_is_better=False),
+    )
+}
+
+MASK_METRICS = {
+    m.name: m
+    for m in (
+        PresenceMetric("dice", "overlap of masks, picture by picture; chance marks everything", dice, dice_of_all),
+    )
+}
+
+CONCEPT_METRICS = {
+    m.name: m
+    for m in (
+        PresenceMetric(
+            "concept_accuracy",
+            "share of rows told right, mean over concepts; chance is the usual answer by the base rate",
+            accuracy,
+            usual,
+        ),
+        PresenceMetric(
+            "concept_balanced", "mean of shares told right with and without the concept", balanced_accuracy, half
+        ),
+        PresenceMetric(
+            "concept_recall@neurons",
+            "share of rows with the concept told to have it; chance says yes as often, blindly (NEURONS)",
+            recall,
+            said_rate,
+        ),
     )
 }
