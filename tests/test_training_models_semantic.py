@@ -18,7 +18,7 @@ from cineray.training.world import World
 
 SIZES = Sizes(voxels={"sub-a": 9, "sub.b": 5}, scans=3, targets={"clip_tokens": (4, 6), "clip_text": (5,)})
 TINY = SemanticConfig(dim=8, text_target="clip_text")
-HEADS = [TINY.override({"head": head, "rank": 3}) for head in ("full", "low_rank", "tokenwise")]
+HEADS = [TINY, TINY.override({"head": "low_rank", "rank": 3}), TINY.override({"head": "tokenwise", "rank": 3})]
 
 
 def brain(rows=(3, 2), sizes=SIZES):
@@ -82,15 +82,12 @@ def test_parameters_of_mindeye2():
 
 
 @pytest.mark.parametrize(
-    ("head", "expected"),
-    [
-        ("full", linear(8, 4 * 6)),
-        ("low_rank", 8 * 3 + linear(3, 4 * 6)),
-        ("tokenwise", linear(8, 4 * 3) + linear(3, 6)),
-    ],
+    ("config", "expected"),
+    zip(HEADS, [linear(8, 4 * 6), 8 * 3 + linear(3, 4 * 6), linear(8, 4 * 3) + linear(3, 6)], strict=True),
+    ids=lambda x: getattr(x, "head", ""),
 )
-def test_parameters_of_the_heads(head, expected):
-    model = TINY.override({"head": head, "rank": 3}).build(SIZES)
+def test_parameters_of_the_heads(config, expected):
+    model = config.build(SIZES)
     assert sum(p.numel() for p in model.head.parameters()) == expected
 
 
@@ -191,6 +188,22 @@ def test_a_frozen_text_matrix_and_targets_that_are_not_there():
         SemanticConfig().build(Sizes({"s": 3}, 1, {"features": (4,)}))
     with pytest.raises(ConfigError, match=r"shape \(4,\), the model expects \(tokens, dim\)"):
         SemanticConfig(target="features").build(Sizes({"s": 3}, 1, {"features": (4,)}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"depth": 2}, r"found depth=2 beside mixer=none, where it does nothing; leave depth at 4"),
+        ({"dropout": 0.3}, r"found dropout=0\.3 beside mixer=none"),
+        ({"rank": 3}, r"found rank=3 beside head=full, where it does nothing; .* or set another head"),
+        ({"head": "low_rank", "depth": 2}, r"depth=2"),
+        ({"mixer": "released", "rank": 3}, r"rank=3"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        TINY.override(settings)
+    assert SemanticConfig.loads(TINY.dump()) == TINY, "defaults that a run.yaml states are no such settings"
 
 
 def test_a_full_size_step_at_a_width_of_1024_lowers_the_loss():

@@ -8,9 +8,9 @@ the token that is compared with the image's.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cineray.core.config import Config
@@ -50,6 +50,20 @@ class SemanticConfig(Config):
     """Of the heads ``low_rank`` and ``tokenwise``."""
     published: tuple[PublishedConfig, ...] = ()
     """Weights of others to begin with, file after file."""
+
+    @model_validator(mode="after")
+    def _each_setting_acts(self) -> Self:
+        """A value that is not the default must change the network: a search or an ablation over it compares nothing."""
+        inert = {"mixer": ("none", ("depth", "dropout")), "head": ("full", ("rank",))}
+        for choice, (value, names) in inert.items():
+            for name in names if getattr(self, choice) == value else ():
+                found, default = getattr(self, name), type(self).model_fields[name].default
+                if found != default:
+                    raise ValueError(
+                        f"found {name}={found} beside {choice}={value}, where it does nothing; leave {name} at "
+                        f"{default}, or set another {choice}"
+                    )
+        return self
 
     def build(self, sizes: Sizes) -> "SemanticDecoder":
         """Make the network for these subjects and targets."""
