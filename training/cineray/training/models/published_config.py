@@ -20,6 +20,9 @@ class PublishedConfig(Config):
     parts: tuple[Literal["ridge", "backbone", "text", "prior"], ...]
     subjects: tuple[str, ...] = ()
     """Whose the ridges of the file are, in order."""
+    selected_on_test: bool = True
+    """Whether its publishers chose it by scores on the test split, as those of NeuroClips' first stages are; stands
+    beside every score that comes of it. False only where they did not, as with MindEye2's ``last.pth``."""
 
     @field_validator("file")
     @classmethod

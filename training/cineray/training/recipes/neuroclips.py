@@ -60,8 +60,8 @@ def semantic(*, dataset: str = DATASET, subjects: Sequence[str] = ("subj01",), m
     Contrastive on blended brains for the first part ``mixco`` of the epochs (NeuroClips all of them, MindEye2 .33),
     then with soft targets; beside it the caption's embedding. A published epoch has one of a clip's two showings, one
     of ours both, so 30 become 15. Published runs begin with MindEye2's backbone and keep a text matrix learned on COCO:
-    ``model.published=[{file: last.pth, parts: [backbone]}, {file: coco_tokens_avg_proj.pth, parts: [text]}]
-    model.train_text=false``; by default both are learned.
+    ``model.published=[{file: last.pth, parts: [backbone], selected_on_test: false}, {file: coco_tokens_avg_proj.pth,
+    parts: [text], selected_on_test: false}] model.train_text=false``; by default both are learned.
 
     Hardware: 1.8 billion parameters, 30 GB of weights, gradients and moments, one GPU of 80 GB as in the paper;
     ``model.head=low_rank model.dim=1024`` fits 24 GB. The released command is ``optim.batch_size=720 optim.lr=1e-4``.
