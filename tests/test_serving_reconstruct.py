@@ -1,7 +1,9 @@
 """Whole jobs: a split, a recording, a folder; resumed, spread over actors, and told on the command line."""
 
 import json
+import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import pytest
 
 from cineray.cluster import cli, reconstruction
 from cineray.core.errors import ConfigError, DataError
-from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.video import frames_at, probe
 from cineray.serving import jobs
@@ -18,9 +19,11 @@ from cineray.serving.clips import recording_of
 from cineray.serving.jobs import Job
 from cineray.serving.link import LinkConfig
 from cineray.serving.reconstruct import reconstruct
-from cineray.serving.video_pipeline import VideoPipeline
+from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig
 from cineray.training.reconstructions import Reconstructions
 from tiny_video import tiny_video
+
+KINDS = ("semantic", "perception")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_a_split_is_every_showing_of_both_subjects(config, done):
     films = dict(zip(*(dataset.stimuli([c])[c].to_pylist() for c in ("stimulus_id", "film")), strict=True))
     assert {films[entry.stimulus_id] for entry in found.entries} == {"test"}
     assert found.origin.data == dataset.fingerprint
-    assert Store.at(done.store.url).get("reconstruct.yaml").decode() == config.dump()
+    assert VideoPipelineConfig.loads(done.store.get("reconstruct.yaml")) == config
 
 
 def test_each_clip_has_an_mp4_that_shows_it(done):
@@ -122,10 +125,38 @@ def test_pieces_do_not_depend_on_each_other(config, done, pipeline, tmp_path):
 def test_other_settings_or_checkpoints_are_not_mixed_in(config, done, monkeypatch):
     with pytest.raises(ConfigError, match="write into another folder"):
         Job.of_split(config.override({"seed": 1}), done.store.url, "test").begin()
-    assert Store.at(done.store.url).get("reconstruct.yaml").decode() == config.dump()
-    monkeypatch.setattr(jobs, "best", lambda store: 7)
-    with pytest.raises(ConfigError, match="holds clips of settings"):
+    with pytest.raises(ConfigError, match="write into another folder"):
+        Job.of_split(config.override({"seed": 1}), done.store.url, "val").begin()
+    assert VideoPipelineConfig.loads(done.store.get("reconstruct.yaml")) == config
+    read = jobs.read_manifest
+    monkeypatch.setattr(jobs, "read_manifest", lambda *of: read(*of).model_copy(update={"files": {}}))
+    with pytest.raises(ConfigError, match="these settings, weights and checkpoints have"):
         Job.of_split(config, done.store.url, "test").begin()
+
+
+def test_moved_runs_and_weights_are_gone_on_with_and_other_weights_are_not(tmp_path, config, pipeline):
+    """The codec's part is never opened here: two of its files are trained, of one size."""
+
+    def at(place, weights):
+        runs = {name: str(shutil.copytree(getattr(config, name).run_dir, place / name)) for name in KINDS}
+        (place / "part").mkdir()
+        (place / "part" / "taef2.safetensors").write_bytes(weights)
+        return config.override(
+            {f"{name}.run_dir": run_dir for name, run_dir in runs.items()}
+            | {"codec": {"name": "taef2", "part": {"folder": str(place / "part")}}}
+        )
+
+    first, moved, other = (at(tmp_path / name, data) for name, data in (("a", b"123"), ("b", b"123"), ("c", b"124")))
+    job = Job.of_split(first, tmp_path / "out", "val")
+    list(job.run(pipeline, job.begin()))
+    shutil.rmtree(tmp_path / "a")
+    again = Job.of_split(moved, tmp_path / "out", "val")
+    assert again.begin() == []
+    again.finish()
+    assert VideoPipelineConfig.loads(job.store.get("reconstruct.yaml")) == moved
+    assert Reconstructions.open(job.store, "val").origin.run_dir == str(tmp_path / "b" / "semantic")
+    with pytest.raises(ConfigError, match="write into another folder"):
+        Job.of_split(other, tmp_path / "out", "val").begin()
 
 
 def test_a_recording_gives_the_split_s_videos(tmp_path, config, pipeline, done, recording):
@@ -222,7 +253,7 @@ def test_what_an_actor_finds_wrong_is_said_in_its_own_words(ray_cluster, tmp_pat
 def test_the_command_says_what_works_and_goes_on(tmp_path, config, monkeypatch, capsys):
     """Actors are replaced by this process; what they do is tested above."""
     here = VideoPipeline.open(config)
-    monkeypatch.setattr("cineray.cluster.reconstruction.connected", NoRay)
+    monkeypatch.setattr("cineray.cluster.reconstruction.connected", nullcontext)
     monkeypatch.setattr("cineray.serving.reconstruct.reconstruct", lambda job, pieces, **how: job.run(here, pieces))
     monkeypatch.setenv("CINERAY_MODELS", str(tmp_path / "models"))
     path = tmp_path / "pipeline.yaml"
@@ -267,13 +298,3 @@ def test_missing_parts_are_named_as_they_are_pulled(tmp_path, monkeypatch):
     assert {"sd15", "realistic-vision", "animatediff-v3", "sparsectrl-rgb"} <= found <= set(catalogue())
     local = AnimateDiffConfig(base=Part(folder="x"))
     assert set(reconstruction.missing_parts(local)) == found - {"sd15"}
-
-
-class NoRay:
-    """`connected` without Ray."""
-
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *error):
-        return None

@@ -90,6 +90,7 @@ def test_a_job_of_means_reconstructs_each_stimulus_once(tmp_path):
         found[repeats] = Reconstructions.open(Store.at(tmp_path / repeats), "test")
     assert len(found["mean"].entries) == len(found["each"].entries) == 2 * 12
     assert "every clip is the mean of its showings (1 to 1)" in found["mean"].origin.notes
+    assert [found[repeats].origin.labels for repeats in ("each", "mean")] == [("single",), ("test_average@input",)]
     for entry in found["each"].entries[::7]:
         mean = found["mean"].read(entry.example)
         assert mean.stimulus_id == entry.stimulus_id

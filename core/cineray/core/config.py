@@ -12,9 +12,10 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cineray.core.content import BY_CONTENT
 from cineray.core.errors import ConfigError
 
-__all__ = ["Config", "parse_overrides"]
+__all__ = ["Config", "parse_overrides", "recorded_fingerprint"]
 
 
 class Config(BaseModel):
@@ -47,9 +48,9 @@ class Config(BaseModel):
         values.pop("fingerprint", None)
         return cls.parse(values)
 
-    def dump(self) -> str:
-        """YAML with every default resolved, and the fingerprint as last line."""
-        values = self.model_dump(mode="json") | {"fingerprint": self.fingerprint()}
+    def dump(self, fingerprint: str | None = None) -> str:
+        """YAML with every default resolved, and as last line a fingerprint: by default that of the settings alone."""
+        values = self.model_dump(mode="json") | {"fingerprint": fingerprint or self.fingerprint()}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def override(self, changes: Mapping[str, Any]) -> Self:
@@ -64,9 +65,15 @@ class Config(BaseModel):
         return self.parse(values)
 
     def fingerprint(self) -> str:
-        """First 16 hex digits of the sha256 of the canonical JSON of all settings."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """First 16 hex digits of the sha256 of the canonical JSON of all settings, a `Local` by its content."""
+        values = self.model_dump(mode="json", context=BY_CONTENT)
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def recorded_fingerprint(text: str | bytes) -> str | None:
+    """The fingerprint in YAML that `Config.dump` wrote."""
+    return yaml.safe_load(text).get("fingerprint")
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:

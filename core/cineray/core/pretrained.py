@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from cineray.core.config import Config
+from cineray.core.content import Local
 from cineray.core.errors import ConfigError, IntegrityError
 
 __all__ = [
@@ -39,7 +40,7 @@ INSTEAD = "without pretrained parts the light generator (generator.name=nearest)
 class Part(Config):
     """A pretrained part by local folder, or by the hub's name and revision."""
 
-    folder: str | None = None
+    folder: Local | None = None
     """Made absolute, for Ray's processes work in folders of their own."""
     hub_id: str | None = None
     """``owner/name``."""

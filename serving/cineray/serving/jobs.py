@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cineray.core.config import Config
+from cineray.core.config import Config, recorded_fingerprint
+from cineray.core.content import BY_CONTENT
 from cineray.core.errors import ConfigError, DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
@@ -22,7 +23,7 @@ from cineray.datasets.video import write_mp4
 from cineray.serving.clips import Clip, by_recording, clip_scans, clips_of, clips_of_recording
 from cineray.serving.repeats import brain_of, mean_clips
 from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig
-from cineray.training.checkpoint import best
+from cineray.training.checkpoint import best, read_manifest
 from cineray.training.predict import SPLITS, read_run
 from cineray.training.reconstructions import Origin, Reconstruction, Reconstructions
 
@@ -112,13 +113,14 @@ class Job:
             ConfigError: the folder holds clips of other settings, checkpoints or data.
         """
         if self.store.exists(SETTINGS):
-            found = VideoPipelineConfig.loads(self.store.get(SETTINGS), origin=self.store.path(SETTINGS))
-            if found != self.config:
+            text = self.store.get(SETTINGS)
+            VideoPipelineConfig.loads(text, origin=self.store.path(SETTINGS))
+            if (found := recorded_fingerprint(text)) != self.origin.settings:
                 raise ConfigError(
-                    f"{self.store.path(SETTINGS)} has fingerprint {found.fingerprint()}, these settings have "
-                    f"{self.config.fingerprint()}; write into another folder (out=…)"
+                    f"{self.store.path(SETTINGS)} has fingerprint {found}, these settings, weights and checkpoints "
+                    f"have {self.origin.settings}; write into another folder (out=…)"
                 )
-        self.store.put(SETTINGS, self.config.dump().encode())
+        self.store.put(SETTINGS, self.config.dump(self.origin.settings).encode())
         done = Reconstructions.begin(self.store, self.name, self.origin).done()
         return [piece for piece in self.pieces if not {clip.example for clip in piece.clips} <= done]
 
@@ -177,11 +179,16 @@ def _pieces(clips: Sequence[Clip], path: Path | None) -> list[Piece]:
 
 
 def _settings(config: VideoPipelineConfig) -> str:
-    """Fingerprint of the settings and of the checkpoints they stand for; the name decides no pixel."""
-    values: dict[str, Any] = config.model_dump(mode="json", exclude={"name"})
-    stores = (Store.at(run_dir) for run_dir in config.run_dirs)
-    values["checkpoints"] = [[read_run(store).fingerprint(), best(store)] for store in stores]
+    """Fingerprint of the settings, weights and checkpoints that decide the pixels, wherever those lie."""
+    elsewhere = {"name": True, **{part: {"run_dir"} for part in ("semantic", "perception", "generator")}}
+    values: dict[str, Any] = config.model_dump(mode="json", context=BY_CONTENT, exclude=elsewhere)
+    values["checkpoints"] = [_checkpoint(Store.at(run_dir)) for run_dir in config.run_dirs]
     return _Values(values=values).fingerprint()
+
+
+def _checkpoint(store: Store) -> dict[str, Any]:
+    """What tells a trained network from others: its settings, its data and its tensors."""
+    return read_manifest(store, best(store)).model_dump(mode="json", include={"identity", "data", "files"})
 
 
 class _Values(Config):

@@ -22,6 +22,7 @@ from cineray.training.cuts import Part, Scoring, Table, tabulate
 from cineray.training.metrics import RETRIEVAL_METRICS
 from cineray.training.predict import Predictions, read_run
 from cineray.training.presence import concept_by_concept, is_presence, presence_scores
+from cineray.training.row_labels import SINGLE, num_scored, selection
 from cineray.training.run import EvaluationConfig, Run
 from cineray.training.scores import compare, per_clip, score_table
 
@@ -43,6 +44,7 @@ def evaluate(run_dir: str | Path, split: str = "test") -> dict[str, Any]:
         "split": split,
         "step": predictions.step,
         "notes": predictions.notes.tolist(),
+        "labels": [SINGLE, num_scored(split, len(np.unique(predictions.stimulus_row))), *selection(run)],
         "model": run.model.name,
         "scoring": asdict(how),
         "targets": {
@@ -102,7 +104,8 @@ def parts_of(predictions: Predictions, target: str, truth: NDArray[np.floating])
 def format_table(evaluation: Mapping[str, Any], target: str | None = None) -> str:
     """The table of one target (by default the first) in plain text."""
     target = target or next(iter(evaluation["targets"]))
-    lines = [f"{'metric':<24}{'value':>9}{'95 % interval':>20}{'chance':>9}{'null':>9}  units"]
+    lines = [", ".join(evaluation["labels"])]
+    lines += [f"{'metric':<24}{'value':>9}{'95 % interval':>20}{'chance':>9}{'null':>9}  units"]
     for name, s in evaluation["targets"][target]["metrics"].items():
         units = f"{s['num_subjects']} subjects, {s['num_clips']} clips"
         between = f"{s['low']:.3f} … {s['high']:.3f}"

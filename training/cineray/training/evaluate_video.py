@@ -21,6 +21,7 @@ from cineray.training.bootstrap import interval, of_values
 from cineray.training.pictures import VIDEO_METRICS
 from cineray.training.pictures.base import Networks
 from cineray.training.reconstructions import Reconstructions
+from cineray.training.row_labels import num_scored
 from cineray.training.video_absent import why_absent
 from cineray.training.video_brains import read_brain
 from cineray.training.video_clips import SubjectClips, Truths, mean_training_frame, wrong_clips
@@ -79,6 +80,7 @@ def evaluate_video(
         "dataset": dataset.store.url,
         "settings": folder.origin.settings,
         "notes": list(folder.origin.notes),
+        "labels": [*folder.origin.labels, num_scored(split, len(truths.ids))],
         "config": config.model_dump(mode="json"),
         "config_fingerprint": config.fingerprint(),
         "networks": {role: network.name for role, network in networks.items()},
@@ -156,7 +158,8 @@ def format_video_table(evaluation: Mapping[str, Any]) -> str:
         "zero flow",
         "truth",
     )
-    lines = ["{:<24}{:>9}{:>20}{:>9}{:>9}{:>12}{:>9}{:>11}{:>11}{:>9}".format(*heads)]
+    lines = [", ".join(evaluation["labels"])]
+    lines += ["{:<24}{:>9}{:>20}{:>9}{:>9}{:>12}{:>9}{:>11}{:>11}{:>9}".format(*heads)]
     for s in evaluation["metrics"].values():
         others = [s["chance"], s["null"], *(s["baselines"].get(name) for name in columns), s["truth"]]
         cells = [f"{x:.3f}" if x is not None else "–" for x in others]

@@ -123,7 +123,7 @@ class Reconstructions:
 
     @classmethod
     def begin(cls, store: Store, split: str, origin: Origin) -> Self:
-        """Start a folder, or go on with one of the same settings and data.
+        """Start a folder, or go on with one of the same settings and data, which may lie elsewhere by then.
 
         Raises:
             ConfigError: the folder holds clips that other settings or data made.
@@ -139,6 +139,8 @@ class Reconstructions:
                         f"{store.path(_folder(split))} holds clips of {what} {getattr(found, what)}, these are "
                         f"{getattr(origin, what)}; remove that folder or write into another run folder"
                     ) from None
+            if found != origin:
+                store.put(key, origin.model_dump_json(indent=1).encode())
         return cls(store, split, origin)
 
     @classmethod
