@@ -26,6 +26,7 @@ from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig
 from cineray.training.checkpoint import best, read_manifest
 from cineray.training.predict import SPLITS, read_run
 from cineray.training.reconstructions import Origin, Reconstruction, Reconstructions
+from cineray.training.row_labels import AVERAGED, SINGLE, selection
 
 __all__ = ["SETTINGS", "Job", "Piece", "write_piece"]
 
@@ -78,6 +79,7 @@ class Job:
             dataset=dataset.store.url,
             run_dir=Store.at(config.semantic.run_dir).url,
             notes=notes,
+            labels=(AVERAGED if config.repeats == "mean" else SINGLE, *_selection(config)),
         )
         pieces = [piece for part in by_recording(clips).values() for piece in _pieces(part, None)]
         return cls(config, Store.at(out), split, origin, tuple(pieces))
@@ -90,7 +92,8 @@ class Job:
         step = clip_scans(Dataset.open(read_run(Store.at(config.semantic.run_dir)).view.dataset))
         clips = clips_of_recording(subject, path.stem, len(recording), step)
         digest = hashlib.sha256(np.ascontiguousarray(recording).tobytes()).hexdigest()[:16]
-        origin = Origin(settings=_settings(config), data=digest, dataset=str(path))
+        labels = (SINGLE, *_selection(config))
+        origin = Origin(settings=_settings(config), data=digest, dataset=str(path), labels=labels)
         return cls(config, Store.at(out), f"{subject}-{path.stem}", origin, tuple(_pieces(clips, path)))
 
     @classmethod
@@ -189,6 +192,11 @@ def _settings(config: VideoPipelineConfig) -> str:
 def _checkpoint(store: Store) -> dict[str, Any]:
     """What tells a trained network from others: its settings, its data and its tensors."""
     return read_manifest(store, best(store)).model_dump(mode="json", include={"identity", "data", "files"})
+
+
+def _selection(config: VideoPipelineConfig) -> list[str]:
+    """What is to be told of how the checkpoints were chosen, each once."""
+    return sorted({label for run_dir in config.run_dirs for label in selection(read_run(Store.at(run_dir)))})
 
 
 class _Values(Config):

@@ -99,6 +99,8 @@ class Origin(Config):
     """Run whose split the clips are of, where it is not the folder they are in."""
     notes: tuple[str, ...] = ()
     """What a reader of the results must know."""
+    labels: tuple[str, ...] = ()
+    """What stands beside every score (`cineray.training.row_labels`)."""
 
 
 @dataclass(frozen=True)
