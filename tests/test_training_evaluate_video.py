@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from cineray.core.errors import ConfigError, DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.training.backbones import FramewiseConfig
-from cineray.training.backbones.trained import ClassifierConfig, TrainedConfig, train_classifier
+from cineray.training.backbones.trained import ClassifierConfig, TrainedConfig, labels_of, train_classifier
 from cineray.training.evaluate_video import (
     EvaluateVideoConfig,
     compare_videos,
@@ -154,9 +155,33 @@ def test_the_annotated_class_is_accepted_whatever_the_classifier_sees_in_the_tru
         expected = np.mean([(np.delete(row, place) < row[place]).mean() for row in logits])
         k = found["stimuli"].index(entry.stimulus_id)
         assert found["values"]["nway_frame@2@annotation"][0][k] == pytest.approx(expected)
-    plain = config.model_copy(update={"annotation": AnnotationConfig()})
-    absent = evaluate_video(run, "test", plain)["absent"]
-    assert "no annotation is the name of a class" in absent["nway_frame@2@annotation"]
+    none = config.model_copy(update={"annotation": AnnotationConfig(pattern="nothing (at all)")})
+    absent = evaluate_video(run, "test", none)["absent"]
+    assert absent["nway_frame@2@annotation"] == "no stimulus has a class; see `annotation`"
+
+
+def test_annotations_that_the_classifier_cannot_tell_are_named_before_anything_is_computed(films, config, tmp_path):
+    run = reconstruct(tmp_path / "run", films, noise=80, num=12)
+    how = {"labels": "annotation", "metrics": ["psnr", "nway_frame@2"], "annotation": {"pattern": SCENE}}
+    annotated = EvaluateVideoConfig.parse(config.model_dump() | how)
+    captions = annotated.model_copy(update={"annotation": AnnotationConfig()})
+    began = []
+    with pytest.raises(
+        ConfigError, match=r"knows no class 'a .* moves .*' and 7 more, expected the names of its \d+ classes"
+    ):
+        evaluate_video(run, "test", captions, progress=began.append)
+    trained: Any = config.networks["frame_classifier"]
+    copy = shutil.copytree(trained.folder, tmp_path / "copy")
+    about = json.loads((copy / "classifier.json").read_text())
+    shown = [line["caption"] for line in Dataset.open(films).stimuli().to_pylist() if line["film"] == "test"][:12]
+    known = [label for label in labels_of(shown, SCENE) if label]
+    other = next(number for number, name in enumerate(about["classes"]) if name not in known)
+    about["classes"][other] = known[0]
+    (copy / "classifier.json").write_text(json.dumps(about))
+    twice = annotated.model_copy(update={"networks": {"frame_classifier": TrainedConfig(folder=str(copy))}})
+    with pytest.raises(ConfigError, match=f"has more than one class '{known[0]}', expected one for each"):
+        evaluate_video(run, "test", twice, progress=began.append)
+    assert not began
 
 
 def test_too_few_classes_and_clips_are_told(films, config, tmp_path):

@@ -66,8 +66,7 @@ def evaluate_video(
     require_data(dataset.fingerprint, folder.origin.data, url=dataset.store.url, user=store.url)
     truths = Truths.read(dataset, [entry.stimulus_id for entry in folder.entries], config)
     people = _people(folder, dataset, truths, config)
-    built = {network: network.build() for network in set(config.networks.values())}
-    networks = {role: built[network] for role, network in config.networks.items()}
+    networks = _networks(config)
     absent = {name: why for name in config.names if (why := why_absent(name, people, truths, networks))}
     baselines = truths.baselines(mean_training_frame(store, folder, dataset))
     names = [name for name in config.names if name not in absent]
@@ -203,6 +202,12 @@ def _scores(
         lines[name] = line(VIDEO_METRICS[name], found, [p.subject for p in people], draws, networks)
         values[name] = [[None if np.isnan(v) else float(v) for v in row] for row in found.own]
     return {"metrics": lines, "values": values, "blocks": blocks}
+
+
+def _networks(config: EvaluateVideoConfig) -> Networks:
+    """Role -> network; one that has several roles is built once."""
+    built = {network: network.build() for network in set(config.networks.values())}
+    return {role: built[network] for role, network in config.networks.items()}
 
 
 def _people(

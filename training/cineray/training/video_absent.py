@@ -11,13 +11,15 @@ from cineray.training.video_settings import FVD, fvd_role, reads
 __all__ = ["why_absent"]
 
 FVD_CLIPS = 4
+SHOWN = 5
+"""Names of classes that an error lists."""
 
 
 def why_absent(name: str, people: Sequence[SubjectClips], truths: Truths, networks: Networks) -> str | None:
     """None where the metric can be computed.
 
     Raises:
-        ConfigError: a role is filled by a network that looks at something else.
+        ConfigError: a role is filled by a network that looks at something else, or does not know the annotated classes.
     """
     if name == FVD:
         return _of_networks((fvd_role(networks),), networks) or _of_clips(True, FVD_CLIPS, people, truths)
@@ -56,9 +58,32 @@ def _of_classes(metric: VideoMetric, truths: Truths, networks: Networks) -> str 
     known = min(networks[role].num_classes or 0 for role in metric.needs)
     if known < metric.min_classes:
         return f"the network knows {known} classes, it takes {metric.min_classes}"
-    if metric.annotated and not any(label in networks[metric.needs[0]].classes for label in truths.bank.labels):
-        return "no annotation is the name of a class that the network knows; see `annotation`"
+    return _of_annotations(metric, truths, networks) if metric.annotated else None
+
+
+def _of_annotations(metric: VideoMetric, truths: Truths, networks: Networks) -> str | None:
+    labels = sorted({label for label in truths.bank.labels if label is not None})
+    if not labels:
+        return "no stimulus has a class; see `annotation`"
+    network = networks[metric.needs[0]]
+    if not network.classes:
+        raise ConfigError(f"{network.name} has no names of its classes, expected them for {metric.name}; name them")
+    if unknown := [label for label in labels if label not in network.classes]:
+        raise ConfigError(
+            f"{network.name} knows no class {_listed(unknown)}, expected the names of its {len(network.classes)} "
+            f"classes ({_listed(network.classes)}) in the annotations; change annotation.pattern or the network"
+        )
+    if twice := [label for label in labels if network.classes.count(label) > 1]:
+        raise ConfigError(
+            f"{network.name} has more than one class {_listed(twice)}, expected one for each annotation; give its "
+            "classes names of their own, or leave these stimuli without a class (annotation.pattern)"
+        )
     return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _of_frames_and_words(metric: VideoMetric, people: Sequence[SubjectClips], truths: Truths) -> str | None:

@@ -41,7 +41,8 @@ class Truths:
     """Compared frames a second."""
     rule: FrameRule
     captioner: list[str]
-    """What a captioner says of each stimulus; empty where the data set does not hold that."""
+    """What a captioner says of each stimulus, to stand beside what was decoded; empty where the data set does not hold
+    that, or where captions are compared with that itself."""
 
     @classmethod
     def read(cls, dataset: Dataset, stimulus_ids: Sequence[str], config: EvaluateVideoConfig) -> "Truths":
@@ -70,7 +71,7 @@ class Truths:
             Bank(videos, own if config.reference == "caption" else spoken, labels),
             float(np.median([rule.compared_fps(own) for own in fps])),
             rule,
-            spoken,
+            spoken if config.reference == "caption" else [],
         )
 
     @cached_property

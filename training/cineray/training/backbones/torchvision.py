@@ -1,5 +1,6 @@
 """Any classifier of torchvision, from a local file of weights."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+IMAGENETS = "imagenet"
+
+
 class TorchvisionConfig(Config):
     """Class scores, or the values at one node of the graph, such as ``features.4`` of ``alexnet``."""
 
@@ -32,6 +36,9 @@ class TorchvisionConfig(Config):
     """Where the embedding is taken; None gives class scores."""
     px: int = 224
     num_classes: int = 1000
+    class_names: str | None = None
+    """``imagenet`` for weights trained on it, or a text file, one name a line in the order of the scores. None leaves
+    the classes without names, which they need only beside annotated ones."""
 
     def build(self) -> Backbone:
         """Load the weights; all that the node needs must be there."""
@@ -39,7 +46,7 @@ class TorchvisionConfig(Config):
             raise ConfigError(f"torchvision has no classifier '{self.arch}'; see torchvision.models.list_models()")
         options = OPTIONS.get(self.arch, {})
         network = torchvision.models.get_model(self.arch, weights=None, num_classes=self.num_classes, **options).eval()
-        weights = read_weights(self.weights_file)
+        weights, classes = read_weights(self.weights_file), self._classes()
         fitting = network.load_state_dict(weights, strict=False)
         if self.node is not None:
             try:
@@ -57,9 +64,22 @@ class TorchvisionConfig(Config):
 
         if embedding:
             return Backbone(f"torchvision {self.arch} {self.node}", judge)
-        return Backbone(f"torchvision {self.arch}", judge, self.num_classes, classes=self._classes())
+        return Backbone(f"torchvision {self.arch}", judge, self.num_classes, classes=classes)
 
     def _classes(self) -> tuple[str, ...]:
-        """Those of the published weights (ImageNet), which own weights for as many classes are taken to follow."""
-        names = torchvision.models.get_model_weights(self.arch).DEFAULT.meta["categories"]
-        return tuple(names) if len(names) == self.num_classes else ()
+        if self.class_names is None:
+            return ()
+        if self.class_names == IMAGENETS:
+            names = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
+        elif Path(self.class_names).is_file():
+            names = Path(self.class_names).read_text(encoding="utf-8").splitlines()
+        else:
+            raise ConfigError(
+                f"found no file '{self.class_names}', expected '{IMAGENETS}' or a text file of names, one class a line"
+            )
+        if len(names) != self.num_classes:
+            raise ConfigError(
+                f"class_names={self.class_names} gives {len(names)} names, expected {self.num_classes}, one a class; "
+                "correct it or num_classes"
+            )
+        return tuple(names)
