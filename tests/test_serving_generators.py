@@ -1,6 +1,8 @@
 """What generators share: pictures, the start on the noise schedule, loading."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from cineray.serving.generators.parts import load
 from cineray.serving.generators.pictures import in_step, noise, to_frames, to_tensor
 from cineray.serving.generators.start import PURE_NOISE, start_of
 
+HEAVY = ("diffusers", "transformers", "open_clip", "sklearn", "torchvision")
 CPU = torch.device("cpu")
 
 
@@ -144,3 +147,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"latent_channels": 5}))
     with pytest.raises(ConfigError, match="does not load"):
         load(AutoencoderTiny, Part(folder=str(tmp_path)), device=CPU)
+
+
+def test_a_reconstruction_without_pretrained_parts_waits_for_no_library_of_theirs():
+    """Every actor imports this in a process of its own."""
+    code = f"import sys, cineray.serving.reconstruct; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

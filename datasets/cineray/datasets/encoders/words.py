@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from cineray.core.config import Config
 from cineray.core.errors import DataError
@@ -46,6 +45,8 @@ class Words:
     """Signed counts of words, scaled to unit length; zero where there is no word."""
 
     def __init__(self, dim: int) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer  # a second of every start, for one encoder
+
         self._hashed = HashingVectorizer(n_features=dim, token_pattern=r"\w+")
 
     def encode(self, frames: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.float16]:

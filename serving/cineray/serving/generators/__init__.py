@@ -1,4 +1,8 @@
-"""Generators: conditions to keyframes and videos. `GeneratorConfig` is the registry."""
+"""Generators: conditions to keyframes and videos. `GeneratorConfig` is the registry.
+
+Diffusers and transformers are imported where they are used: they take seconds, which the light generator, every actor
+of a reconstruction included, does not wait for.
+"""
 
 from typing import Annotated
 

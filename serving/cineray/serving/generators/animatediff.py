@@ -6,19 +6,11 @@ latents of the blurry video are where the denoising starts.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    LCMScheduler,
-    MotionAdapter,
-    SparseControlNetModel,
-    UNet2DConditionModel,
-    UNetMotionModel,
-)
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -35,14 +27,25 @@ from cineray.serving.generators.pictures import in_step, noise, to_frames, to_te
 from cineray.serving.generators.start import PURE_NOISE, AlphaMode, start_of
 from cineray.serving.generators.text import load_text_encoder
 
+if TYPE_CHECKING:
+    from diffusers import SparseControlNetModel, UNetMotionModel
+
 __all__ = ["SCHEDULERS", "AnimateDiff", "AnimateDiffConfig"]
 
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear"}
 """Of the motion modules' training."""
-SCHEDULERS: dict[str, Any] = {
-    "ddim": lambda: DDIMScheduler(**BETAS, steps_offset=1, clip_sample=False),
-    "lcm": lambda: LCMScheduler(**BETAS),
-    "lightning": lambda: EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing"),
+
+
+def _scheduler(kind: str, **settings: Any) -> Any:
+    import diffusers
+
+    return getattr(diffusers, kind)(**BETAS, **settings)
+
+
+SCHEDULERS = {
+    "ddim": partial(_scheduler, "DDIMScheduler", steps_offset=1, clip_sample=False),
+    "lcm": partial(_scheduler, "LCMScheduler"),
+    "lightning": partial(_scheduler, "EulerDiscreteScheduler", timestep_spacing="trailing"),
 }
 NAMED = catalogue()
 
@@ -92,6 +95,8 @@ class AnimateDiffConfig(Config):
 
     def build(self, *, device: torch.device) -> "AnimateDiff":
         """Load every part onto ``device``; `ConfigError` where one is missing."""
+        from diffusers import MotionAdapter, SparseControlNetModel, UNet2DConditionModel, UNetMotionModel
+
         where: dict[str, Any] = {"device": device, "precision": self.precision}
         vae, subfolder = (self.base, "vae") if self.vae is None else (self.vae, "")
         flat = load(UNet2DConditionModel, self.unet, "unet", **where)
@@ -126,8 +131,8 @@ class AnimateDiff:
     text: Callable[[Sequence[str]], Tensor]
     """Texts to (texts, tokens, dim)."""
     autoencoder: Autoencoder
-    unet: UNetMotionModel
-    control: SparseControlNetModel
+    unet: "UNetMotionModel"
+    control: "SparseControlNetModel"
 
     @property
     def fps(self) -> float:

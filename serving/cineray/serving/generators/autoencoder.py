@@ -1,19 +1,21 @@
 """Pictures to latents and back, by Stable Diffusion's autoencoder or a tiny one of the same latents."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from cineray.core.errors import ConfigError
 from cineray.core.pretrained import Part
 from cineray.serving.generators.parts import Precision, class_name, load, part_folder
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
 __all__ = ["Autoencoder", "load_autoencoder"]
 
-CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 DECODED_TOGETHER = 16
 """Frames; more only costs memory."""
 
@@ -22,7 +24,7 @@ DECODED_TOGETHER = 16
 class Autoencoder:
     """Either class behind one pair of functions; its latents are scaled as the diffusion model expects them."""
 
-    model: AutoencoderKL | AutoencoderTiny
+    model: "AutoencoderKL | AutoencoderTiny"
 
     @property
     def factor(self) -> int:
@@ -50,6 +52,8 @@ class Autoencoder:
 
     @property
     def _full(self) -> bool:
+        from diffusers import AutoencoderKL
+
         return isinstance(self.model, AutoencoderKL)
 
     @property
@@ -59,7 +63,9 @@ class Autoencoder:
 
 def load_autoencoder(part: Part, subfolder: str, *, device: torch.device, precision: Precision) -> Autoencoder:
     """The autoencoder of a part, of whichever class its folder names."""
+    import diffusers
+
     name = class_name(part_folder(part, subfolder))
     if name not in CLASSES:
         raise ConfigError(f"the pretrained part {part.label} is a {name}, expected one of {', '.join(CLASSES)}")
-    return Autoencoder(load(CLASSES[name], part, subfolder, device=device, precision=precision))
+    return Autoencoder(load(getattr(diffusers, name), part, subfolder, device=device, precision=precision))

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -18,6 +17,9 @@ from cineray.serving.generators.base import Condition
 from cineray.serving.generators.parts import Precision, load, part_folder
 from cineray.serving.generators.pictures import to_frames
 from cineray.serving.generators.text import load_text_encoder
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 __all__ = ["IPAdapter", "IPAdapterConfig"]
 
@@ -47,6 +49,8 @@ class IPAdapterConfig(Config):
 
     def build(self, *, device: torch.device) -> "IPAdapter":
         """Load pipeline and adapter; `ConfigError` where one is missing."""
+        from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
         where: dict[str, Any] = {"device": device, "precision": self.precision}
         text = load_text_encoder(self.base, **where)
         subfolder, _, file = self.weights.rpartition("/")
@@ -79,7 +83,7 @@ class IPAdapter:
     """The loaded pipeline."""
 
     settings: IPAdapterConfig
-    pipeline: StableDiffusionPipeline
+    pipeline: "StableDiffusionPipeline"
 
     @torch.inference_mode()
     def __call__(self, conditions: Sequence[Condition]) -> NDArray[np.uint8]:

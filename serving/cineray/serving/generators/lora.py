@@ -1,7 +1,6 @@
 """Low-rank adapters (arXiv 2106.09685), folded into the weights that they adapt."""
 
 import torch
-from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -37,6 +36,8 @@ def fold_adapter(unet: nn.Module, part: Part, scale: float) -> None:
 
 def _pairs(part: Part) -> dict[str, tuple[Tensor, Tensor]]:
     """Layer -> (rank, in) and (out, rank)."""
+    from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+
     files = sorted(locate(part).glob("*.safetensors"))
     if len(files) != 1:
         raise ConfigError(

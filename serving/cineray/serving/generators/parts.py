@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from diffusers import ModelMixin
 
 from cineray.core.errors import ConfigError
 from cineray.core.pretrained import Part, locate
@@ -42,6 +41,8 @@ def load(cls: type[T], part: Part, subfolder: str = "", *, device: torch.device,
     Raises:
         ConfigError: The part is missing, of another class, or its weights do not fit it.
     """
+    from diffusers import ModelMixin
+
     folder = part_folder(part, subfolder)
     found = class_name(folder)
     if found and found != cls.__name__:

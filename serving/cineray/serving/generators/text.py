@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from cineray.core.pretrained import Part
 from cineray.serving.generators.parts import Precision, load, part_folder
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 __all__ = ["TextEncoder", "load_text_encoder"]
 
@@ -18,8 +20,8 @@ __all__ = ["TextEncoder", "load_text_encoder"]
 class TextEncoder:
     """CLIP's tokenizer and text tower."""
 
-    tokenizer: CLIPTokenizer
-    model: CLIPTextModel
+    tokenizer: "CLIPTokenizer"
+    model: "CLIPTextModel"
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Texts to (texts, tokens, dim); longer texts are cut at the model's length."""
@@ -32,6 +34,8 @@ class TextEncoder:
 
 def load_text_encoder(part: Part, *, device: torch.device, precision: Precision) -> TextEncoder:
     """Tokenizer and encoder of a pipeline's folder."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     folder = part_folder(part, "tokenizer", wanted="tokenizer_config.json")
     tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     return TextEncoder(tokenizer, load(CLIPTextModel, part, "text_encoder", device=device, precision=precision))

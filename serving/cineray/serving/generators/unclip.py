@@ -7,12 +7,10 @@ convention do not suit it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
-from diffusers.models.embeddings import get_timestep_embedding
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -25,6 +23,9 @@ from cineray.serving.generators.base import Condition
 from cineray.serving.generators.parts import Precision
 from cineray.serving.generators.pictures import noise, to_frames, to_tensor
 from cineray.serving.generators.unclip_weights import load_unclip
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 __all__ = ["SINUSOIDS", "Unclip", "UnclipConfig", "edm_scheduler"]
 
@@ -62,6 +63,8 @@ class UnclipConfig(Config):
 
 def edm_scheduler(steps: int) -> Any:
     """Euler on the 1000 discrete noise levels of SDXL, at ``steps`` of them equally spaced from the noisiest down."""
+    from diffusers import EulerDiscreteScheduler
+
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     levels = np.linspace(999, 0, steps, endpoint=False).astype(int)
     scheduler.set_timesteps(timesteps=levels.tolist())
@@ -73,7 +76,7 @@ class Unclip:
     """The loaded engine."""
 
     settings: UnclipConfig
-    unet: UNet2DConditionModel
+    unet: "UNet2DConditionModel"
     autoencoder: Autoencoder
 
     @torch.inference_mode()
@@ -124,6 +127,8 @@ class Unclip:
 
     def _predicted(self, sample: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """The guided noise estimate."""
+        from diffusers.models.embeddings import get_timestep_embedding
+
         x = torch.cat([sample] * len(context)).to(self.unet.dtype)
         size = self.settings.size
         numbers = torch.tensor([size, size, 0, 0], device=x.device)

@@ -2,16 +2,17 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from torch import Tensor
 
 from cineray.core.errors import ConfigError
 from cineray.core.pretrained import Part, locate
 from cineray.serving.generators.parts import PRECISIONS, Precision, load
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 __all__ = ["CHECKPOINT", "FULL_SIZE", "load_unclip", "read_checkpoint"]
 
@@ -34,8 +35,10 @@ FULL_SIZE: dict[str, Any] = {
 """Arguments of the published engine's UNet."""
 
 
-def load_unclip(part: Part, *, device: torch.device, precision: Precision) -> UNet2DConditionModel:
+def load_unclip(part: Part, *, device: torch.device, precision: Precision) -> "UNet2DConditionModel":
     """The UNet of a part, from whichever of the two forms its folder holds."""
+    from diffusers import UNet2DConditionModel
+
     folder = locate(part)
     if not (folder / CHECKPOINT).is_file():
         return load(UNet2DConditionModel, part, device=device, precision=precision)
@@ -51,6 +54,8 @@ def load_unclip(part: Part, *, device: torch.device, precision: Precision) -> UN
 
 def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     """A published checkpoint's UNet under diffusers' names; loads nothing but tensors."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
     try:
         whole: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

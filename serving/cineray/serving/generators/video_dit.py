@@ -6,15 +6,13 @@ and noise. Same interface as `animatediff`, another family of models.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXVideoTransformer3DModel
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from transformers import AutoTokenizer, T5EncoderModel
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError
@@ -23,6 +21,10 @@ from cineray.serving.generators.base import Condition
 from cineray.serving.generators.keyframe import KeyframeConfig, Keyframer, UnclipConfig
 from cineray.serving.generators.parts import Precision, load, part_folder
 from cineray.serving.generators.pictures import in_step, noise, to_frames, to_tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+    from transformers import T5EncoderModel
 
 __all__ = ["VideoDit", "VideoDitConfig", "shift_of"]
 
@@ -50,6 +52,9 @@ class VideoDitConfig(Config):
 
     def build(self, *, device: torch.device) -> "VideoDit":
         """Load every part onto ``device``; `ConfigError` where one is missing."""
+        from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXVideoTransformer3DModel
+        from transformers import AutoTokenizer, T5EncoderModel
+
         where: dict[str, Any] = {"device": device, "precision": self.precision}
         transformer = load(LTXVideoTransformer3DModel, self.base, "transformer", **where)
         if (transformer.config.patch_size, transformer.config.patch_size_t) != (1, 1):
@@ -78,9 +83,9 @@ class VideoDit:
     settings: VideoDitConfig
     keyframer: Keyframer
     tokenizer: Any
-    text: T5EncoderModel
-    vae: AutoencoderKLLTXVideo
-    transformer: LTXVideoTransformer3DModel
+    text: "T5EncoderModel"
+    vae: "AutoencoderKLLTXVideo"
+    transformer: "LTXVideoTransformer3DModel"
     noise_levels: dict[str, Any]
     """Settings of the scheduler."""
 
@@ -154,6 +159,8 @@ class VideoDit:
 
     def _scheduler(self, shape: Sequence[int]) -> Any:
         """Noise levels for latents of this shape, shifted towards noise the more tokens there are."""
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
         scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(self.noise_levels)
         steps = self.settings.steps
         levels = np.linspace(1.0, 1 / steps, steps)
