@@ -79,6 +79,7 @@ def train(words: list[str]) -> None:
     from cineray.cluster.connect import connected
     from cineray.cluster.resolve import resolve
     from cineray.cluster.watch import watched
+    from cineray.core.claim import claimed
     from cineray.core.storage import Store
 
     changes, dry = changes_of(words)
@@ -91,7 +92,7 @@ def train(words: list[str]) -> None:
     from cineray.training.feed import open_schedule
 
     num_steps = run.optim.epochs * open_schedule(run).num_steps
-    with connected(), watched(store, run.name, num_steps):
+    with claimed(store), connected(), watched(store, run.name, num_steps):
         from cineray.training.launch import launch
 
         trained = launch(run, store.url)
@@ -108,6 +109,7 @@ def tune(words: list[str]) -> None:
     """
     from cineray.cluster.connect import connected
     from cineray.cluster.resolve import resolve
+    from cineray.core.claim import claimed
     from cineray.core.storage import Store
     from cineray.training.space import SearchConfig, parse_space
 
@@ -123,7 +125,7 @@ def tune(words: list[str]) -> None:
         print(run.dump(), end="")
         print("\n".join(f"search.{key}: {dimension}" for key, dimension in space.items()))
         return
-    with connected(dashboard=True):
+    with claimed(store), connected(dashboard=True):
         from cineray.training.tune import Search, format_trials, search
 
         found = search(
