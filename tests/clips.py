@@ -91,3 +91,16 @@ class SlowConfig(OddConfig):
         if captions[0] == self.dies_at and Path(self.log).read_text().split("\n").count(captions[0]) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return np.stack([[c.sum(), int(t.split()[1])] for c, t in zip(frames, captions, strict=True)]).astype("float32")
+
+
+def carried_texture(num_frames, right_px, down_px, px=64):
+    """A smooth texture that is carried so far a frame: (num_frames, px, px, 3)."""
+    rng = np.random.default_rng(0)
+    waves = [(rng.uniform(0.3, 0.8, 2) * rng.choice([-1, 1], 2), rng.uniform(0, 6.28)) for _ in range(12)]
+    y, x = np.mgrid[:px, :px].astype(float)
+    clip = np.empty((num_frames, px, px, 3), np.uint8)
+    for frame in range(num_frames):
+        at = x - right_px * frame, y - down_px * frame
+        texture = sum(np.sin(wave[0] * at[0] + wave[1] * at[1] + phase) for wave, phase in waves)
+        clip[frame] = (127.5 + 20 * texture).clip(0, 255)[..., None]
+    return clip

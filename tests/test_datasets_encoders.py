@@ -16,6 +16,7 @@ from cineray.datasets.encoders import ENCODERS, EncoderConfig
 from cineray.datasets.encoders.base import PretrainedSettings, chosen, frame_axes, frames_spec, identity
 from cineray.datasets.encoders.clip import HFClipConfig
 from cineray.datasets.encoders.flow import FlowConfig
+from cineray.datasets.encoders.motion import MotionConfig
 from cineray.datasets.encoders.taef2 import Taef2Config
 from cineray.datasets.extraction import extract
 from cineray.datasets.ingest import ingest
@@ -105,6 +106,7 @@ def test_what_does_not_suit_an_encoder_is_one_sentence(folder, parts, tmp_path):
     siglip = tiny("hf_clip", parts / "siglip_absent")
     tries = [
         (FlowConfig(), odd, "found clips of one frame"),
+        (MotionConfig(), odd, "found clips of 1 frames, expected more than stretches=1"),
         (tiny("taef2", parts / "taef2"), odd, "found frames of 12 x 12, expected multiples of 8"),
         (tiny("vae", parts / "vae", size=31), dataset, "found pictures of 31 x 31, expected multiples of 2"),
         (tiny("blip", parts / "blip", frame=7), dataset, "found frame=7"),

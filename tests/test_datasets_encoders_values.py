@@ -11,11 +11,12 @@ from cineray.datasets.encoders.captions import as_bytes, as_text
 from cineray.datasets.encoders.clip import HFClipConfig, OpenClipConfig
 from cineray.datasets.encoders.flow import FlowConfig
 from cineray.datasets.encoders.images import resized
+from cineray.datasets.encoders.motion import MotionConfig, compressed, expanded
 from cineray.datasets.encoders.taef2 import read_half
 from cineray.datasets.encoders.tflite import TFLiteConfig
 from cineray.datasets.encoders.vae import VaeConfig
 from cineray.datasets.ingest import ingest
-from clips import ClipSource
+from clips import ClipSource, carried_texture
 from tiny_encoders import SIDE, siglip, tiny, tiny_kl
 
 SOURCE = ClipSource(clips=3, side=SIDE)
@@ -198,19 +199,34 @@ def test_text_is_cut_at_a_character_and_padded_with_zeros():
 
 
 def test_flow_of_a_moving_texture_is_its_motion():
-    """A smooth texture that is carried 2 pixels right and 1 up a frame."""
-    rng = np.random.default_rng(0)
-    waves = [(rng.uniform(0.1, 0.4, 2), rng.uniform(0, 6.28)) for _ in range(12)]
-    y, x = np.mgrid[:64, :64].astype(float)
-    clip = np.empty((3, 64, 64, 3), np.uint8)
-    for frame in range(3):
-        texture = sum(np.sin(f[0] * (x - 2 * frame) + f[1] * (y + frame) + phase) for f, phase in waves)
-        clip[frame] = (127.5 + 20 * texture).clip(0, 255)[..., None]
+    """2 pixels right and 1 up a frame."""
+    clip = carried_texture(3, 2, -1)
     flow = FlowConfig().build("cpu").encode(clip[None], [""])
     assert flow.shape == (1, 2, 64, 64, 2)
     assert np.allclose(np.median(flow[0, :, 16:48, 16:48], (1, 2)), [[2, -1], [2, -1]], atol=0.15)
     still = FlowConfig().build("cpu").encode(np.repeat(clip[None, :1], 2, 1), [""])
     assert np.abs(still[:, :, 16:48, 16:48]).max() < 0.05  # the method is not exact at the edges
+
+
+def test_motion_is_the_flow_of_each_place_and_stretch():
+    """2 pixels right and 1 up a frame for three steps, then none for two; a frame is 64 pixels wide."""
+    clip = carried_texture(4, 2, -1)
+    clip = np.concatenate([clip, clip[-1:], clip[-1:]])
+    one, two = (
+        expanded(MotionConfig(places=8, stretches=s).build("cpu").encode(clip[None], [""])[0].astype(np.float64)) * 64
+        for s in (1, 2)
+    )
+    assert (one.shape, two.shape) == ((1, 2, 8, 8), (2, 2, 8, 8))
+    inner = (..., slice(2, 6), slice(2, 6))
+    np.testing.assert_allclose(np.median(two[0][inner], (1, 2)), [2, -1], atol=0.2)
+    assert np.abs(two[1][inner]).max() < 0.02
+    np.testing.assert_allclose(np.median(one[0][inner], (1, 2)), [2 * 0.6, -0.6], atol=0.15)
+
+
+def test_motion_is_told_in_signed_roots():
+    values = np.array([-4.0, -0.25, 0.0, 0.01, 9.0])
+    np.testing.assert_allclose(compressed(values), [-2, -0.5, 0, 0.1, 3])
+    np.testing.assert_allclose(expanded(compressed(values)), values)
 
 
 PSNR = {

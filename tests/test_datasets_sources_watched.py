@@ -8,9 +8,11 @@ import pytest
 from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.ingest import ingest
-from cineray.datasets.sources.watched import WatchedConfig, colour_units
+from cineray.datasets.sources.watched import WatchedConfig
+from cineray.datasets.sources.watched_units import colour_units, motion_units
 from cineray.datasets.split import SplitConfig, make_split
 from cineray.datasets.video import write_mp4
+from clips import carried_texture
 
 FPS = 10
 LENGTHS = {"road": 120, "hall": 60, "signs/wave": 21, "signs/stop": 15}
@@ -104,15 +106,52 @@ def test_colour_units_equal_a_loop_over_places():
             np.testing.assert_allclose(found[index, place::16], expected, atol=1e-12)
 
 
+def test_motion_units_are_roots_of_the_speed_in_the_four_directions():
+    """A smooth texture, carried 1 pixel right and 2 up a frame in 64: 1/64 and 2/64 of a width a step."""
+    clip = carried_texture(4, 1, -2)
+    found = motion_units(np.stack([clip, clip[::-1]])).reshape(2, 4, 4, 12, 12)[..., 3:9, 3:9]
+    right, down, left, up = np.median(found, (1, 3, 4)).T
+    np.testing.assert_allclose(np.square(right), [1 / 64, 0], atol=0.002)
+    np.testing.assert_allclose(np.square(up), [2 / 64, 0], atol=0.004)
+    np.testing.assert_allclose(np.square(left), [0, 1 / 64], atol=0.002)
+    np.testing.assert_allclose(np.square(down), [0, 2 / 64], atol=0.004)
+    np.testing.assert_array_equal(found[:, 3], found[:, 2], "no step follows the last frame")
+
+
+def test_slow_films_show_less_of_the_file_in_each_clip(source):
+    """2.5 times slower: clips of .4 s of the file, more of them; a file whose fifth is shorter is as slow as before."""
+    slow = source.override({"slow": 2.5})
+    stimuli = list(slow.stimuli())
+    for stimulus in stimuli:
+        taken_s = min(0.4, 0.2 * (LENGTHS[stimulus.group.split("/", 1)[1]] - 1) / FPS)
+        assert np.diff(file_s(stimulus)).mean() == pytest.approx(taken_s / 4, abs=0.034)
+    road = [s for s in stimuli if s.group == "train/road"]
+    assert len(road) == 1 + int((5.95 - 0.4) / 0.2)
+    np.testing.assert_allclose(np.diff([s.onset_s for s in road]), 0.5)
+
+
+def test_training_clips_are_shown_backwards_where_asked(source, stimuli):
+    both = list(source.override({"backwards": True}).stimuli())
+    assert len({s.stimulus_id for s in both}) == len(both)
+    for film, times in (("train", 2), ("val", 1), ("test", 1)):
+        one, two = ([s for s in part if s.group == f"{film}/road"] for part in (stimuli, both))
+        assert len(two) == times * len(one)
+        for a, b in zip(one, two, strict=False):
+            np.testing.assert_array_equal(a.targets["frames"], b.targets["frames"])
+        for a, b in zip(one, two[len(one) :], strict=False):
+            np.testing.assert_array_equal(a.targets["frames"], b.targets["frames"][::-1])
+            assert (a.onset_s, a.caption) == (b.onset_s, b.caption)
+
+
 def test_features_are_means_over_the_clip_and_name_the_file(source, stimuli):
     for stimulus in stimuli:
         values = stimulus.targets["features"]
-        assert values.shape == source.targets()["features"].shape == (16 + 16 + 48 + 4,)
+        assert values.shape == source.targets()["features"].shape == (16 + 576 + 48 + 4,)
         light = stimulus.targets["frames"].reshape(4, 4, 4, 4, 4, 3).mean((0, 2, 4, 5)) / 255
-        np.testing.assert_allclose(values[32:48].reshape(4, 4), light, atol=1e-5)
+        np.testing.assert_allclose(values[592:608].reshape(4, 4), light, atol=1e-5)
         order = sorted(LENGTHS)
-        assert order[values[80:].argmax()] == stimulus.group.split("/", 1)[1]
-        assert values[80:].sum() == 1
+        assert order[values[640:].argmax()] == stimulus.group.split("/", 1)[1]
+        assert values[640:].sum() == 1
 
 
 def test_noiseless_bold_is_the_response_to_what_was_shown(source):
@@ -132,13 +171,13 @@ def test_noiseless_bold_is_the_response_to_what_was_shown(source):
 
 def test_voxels_read_the_units_of_their_region_only(source):
     brain = source.brain("sub-02")
-    ends = np.cumsum([0, 16, 16, 48, 4, 16])  # early, motion, colour, semantic, mixed
-    assert brain.mixture.shape == (brain.num_voxels, 100)
+    ends = np.cumsum([0, 16, 576, 48, 4, 16])  # early, motion, colour, semantic, mixed
+    assert brain.mixture.shape == (brain.num_voxels, 660)
     for voxel, region in enumerate(brain.region):
         read = np.flatnonzero(brain.mixture[voxel])
         assert not len(read) if region == 5 else (ends[region] <= read).all() and (read < ends[region + 1]).all()
     np.testing.assert_allclose(
-        np.bincount(brain.region) / brain.num_voxels, [0.25, 0.15, 0.2, 0.2, 0.1, 0.1], atol=0.02
+        np.bincount(brain.region) / brain.num_voxels, [0.15, 0.4, 0.15, 0.15, 0.05, 0.1], atol=0.02
     )
 
 

@@ -147,6 +147,33 @@ def test_videos_have_the_clips_shape_and_obey_each_part(library, generator):
     assert np.array_equal(still[0], np.repeat(keyframes[:1], frames, axis=0))
 
 
+def test_a_decoded_flow_moves_the_picture(library):
+    """A quarter of the width in all, from the middle; carried pictures and such of the blurry video begin there."""
+    frames, height, width = library.shape
+    generator = NearestConfig(moves="flow", light=0.0).build(library=library)
+    flow = np.zeros((1, 2, 2, 2), np.float32)
+    flow[..., 0] = 1 / width
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    blurry = np.zeros((frames, height, width, 3), np.uint8)
+    tokens = torch.zeros(1, 3)
+    (video,) = generator.videos([Condition(tokens=tokens, blurry=blurry, flow=flow)], picture[None])
+    np.testing.assert_array_equal(video[frames // 2], picture)
+    np.testing.assert_array_equal(video[frames // 2 + 1, :, 1:], picture[:, :-1])
+    np.testing.assert_array_equal(video[0, :, : -frames // 2], picture[:, frames // 2 :])
+    for begins in (
+        Condition(blurry=blurry, flow=flow),
+        Condition(tokens=tokens, blurry=blurry, flow=flow, first_frame=picture),
+    ):
+        (video,) = generator.videos([begins], picture[None])
+        np.testing.assert_array_equal(video[0], picture)
+    (still,) = generator.videos([Condition(tokens=tokens)], picture[None])
+    np.testing.assert_array_equal(still, np.repeat(picture[None], frames, 0))
+    with pytest.raises(DataError, match="got no flow"):
+        generator.videos([Condition(tokens=tokens, blurry=blurry)], picture[None])
+    with pytest.raises(ConfigError, match=r"faint=0\.1 beside moves=blurry, expected moves=flow"):
+        NearestConfig.parse({"faint": 0.1})
+
+
 def test_the_pool_codec_turns_small_pictures_into_frames():
     """Flat colours stay; between two squares the light rises steadily."""
     codec = PoolCodecConfig().build(size=(8, 8), device="cpu")

@@ -1,6 +1,7 @@
 """One recording in, clips out: predictions, candidates, seeds, switches and chains are what the settings say."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from cineray.core.errors import ConfigError, DataError
 from cineray.core.pretrained import Part
 from cineray.core.storage import Store
 from cineray.datasets.encoders.captions import BlipConfig, as_text
+from cineray.datasets.encoders.motion import MotionConfig
+from cineray.datasets.extraction import extract
 from cineray.datasets.split import make_split
 from cineray.serving.captions import BlipCaptionsConfig
 from cineray.serving.clips import Clip, by_recording, clips_of, clips_of_recording, recording_of
@@ -17,9 +20,10 @@ from cineray.serving.generators.base import Condition
 from cineray.serving.link import LinkConfig
 from cineray.serving.pipeline import Pipeline
 from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig, clip_seed
+from cineray.training.models.ridge import RidgeConfig
 from cineray.training.predict import predict
 from tiny_encoders import blip as make_blip
-from tiny_video import tiny_video
+from tiny_video import tiny_video, trained
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +139,39 @@ def test_without_the_keyframe_nothing_of_the_tokens_is_left(pipeline):
     assert [name for name, _ in watching.asked] == ["videos"]
     assert all(c.tokens is None and c.caption == "" and c.blurry is not None for c in watching.asked[0][1])
     assert all(np.array_equal(r.keyframe, r.blurry[0]) and r.caption == "" for r in results)
+
+
+def test_a_motion_run_says_how_pictures_move(config, tmp_path):
+    """Conditions hold what it predicts, squared with its sign; without the perception stream there is none."""
+    folder = Path(config.semantic.run_dir).parent
+    extract(str(folder / "data"), MotionConfig(places=4))
+    run_dir = trained(folder, "motion", RidgeConfig(penalties=(30.0,)), ("motion",), epochs=0)
+    moving = config.override({"motion": {"run_dir": run_dir, "target": "motion"}, "generator.moves": "flow"})
+    assert moving.run_dirs == [config.semantic.run_dir, config.perception.run_dir, run_dir]
+    pipeline = VideoPipeline.open(moving.located())
+    clips, recording = clips_and_recording(pipeline)
+    videos = [result.video for result in pipeline.reconstruct(recording, clips)]
+    assert any(np.ptp(video.astype(int), axis=0).any() for video in videos), "something moves"
+    watching = Watching()
+    replace(pipeline, generator=watching).reconstruct(recording, clips)
+    motion = predict(run_dir, "test")
+    mean, sd = motion.scale.get("motion", (0.0, 1.0))
+    for clip, condition in zip(clips, watching.asked[0][1], strict=True):
+        values = motion.predicted["motion"][motion.example.tolist().index(clip.example)] * sd + mean
+        for axis in range(2):
+            roots = values[:, axis]
+            np.testing.assert_allclose(condition.flow[..., axis], np.sign(roots) * roots**2, atol=1e-4)
+    watching = Watching()
+    still = replace(pipeline, generator=watching, config=moving.override({"use_blurry": False}))
+    still.reconstruct(recording, clips)
+    assert all(c.flow is None for c in watching.asked[0][1])
+
+
+def test_motion_and_its_use_come_together(config):
+    with pytest.raises(ConfigError, match=r"found generator\.moves=flow without motion"):
+        config.override({"generator.moves": "flow"})
+    with pytest.raises(ConfigError, match="found motion beside a generator that has no use for it"):
+        config.override({"motion": {"run_dir": "x", "target": "motion"}})
 
 
 def test_without_the_blurry_video_the_keyframe_stands_still(pipeline):

@@ -17,6 +17,7 @@ from torch import Tensor
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
+from cineray.datasets.encoders.motion import expanded
 from cineray.datasets.view import Window
 from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
 from cineray.serving.clips import CLOCK_S, Clip
@@ -43,6 +44,9 @@ class VideoPipelineConfig(Config):
     """Predicts image tokens, (dim,) or (tokens, dim): what is seen."""
     perception: OutputConfig
     """Predicts latents (frames, channels, height, width): where it is and how it moves."""
+    motion: OutputConfig | None = None
+    """Predicts pooled flow (stretches, 2, places, places) as encoder ``motion`` has it: which way things go. For a
+    generator that moves pictures by it (``generator.moves=flow``); without it the perception stream alone says."""
     frames: str = "frames"
     """Target of the data set that holds the training pictures."""
     codec: CodecConfig = PoolCodecConfig()
@@ -54,7 +58,7 @@ class VideoPipelineConfig(Config):
     use_keyframe: bool = True
     """False generates from the blurry video alone: its first frame is the keyframe, and there is no caption."""
     use_blurry: bool = True
-    """False generates from the keyframe and the caption alone."""
+    """False generates from the keyframe and the caption alone: neither blurry video nor motion."""
     repeats: Repeats = "each"
     """How stimuli of a split are reconstructed that were shown several times; the scene link learns likewise."""
     seed: int = 0
@@ -62,24 +66,34 @@ class VideoPipelineConfig(Config):
     @property
     def run_dirs(self) -> list[str]:
         """Folders of all trained runs it stands on."""
-        own = [self.generator.run_dir] if isinstance(self.generator, LatentDiffusionConfig) else []
-        return [self.semantic.run_dir, self.perception.run_dir, *own]
+        return [getattr(self, name).run_dir for name in self._parts]
 
     def located(self) -> Self:
         """The same with absolute run folders: Ray's processes may work in folders of their own."""
-        names = ["semantic", "perception"] + (
-            ["generator"] if isinstance(self.generator, LatentDiffusionConfig) else []
-        )
-        parts = {name: getattr(self, name) for name in names}
+        parts = {name: getattr(self, name) for name in self._parts}
         urls = {name: Store.at(part.run_dir).url for name, part in parts.items()}
         return self.model_copy(
             update={name: part.model_copy(update={"run_dir": urls[name]}) for name, part in parts.items()}
         )
 
+    @property
+    def _parts(self) -> list[str]:
+        """Fields that name a trained run."""
+        own = ["generator"] if isinstance(self.generator, LatentDiffusionConfig) else []
+        return ["semantic", "perception", *(["motion"] if self.motion else []), *own]
+
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.use_keyframe and not self.use_blurry:
             raise ConfigError("found use_keyframe=false and use_blurry=false, expected one of them to be true")
+        wanted = isinstance(self.generator, NearestConfig) and self.generator.moves == "flow"
+        if wanted != (self.motion is not None):
+            found = (
+                "generator.moves=flow without motion" if wanted else "motion beside a generator that has no use for it"
+            )
+            raise ConfigError(
+                f"found {found}, expected both or neither: generator.name=nearest generator.moves=flow motion.run_dir=…"
+            )
         return self
 
 
@@ -90,6 +104,7 @@ class VideoPipeline:
     config: VideoPipelineConfig
     semantic: Output
     perception: Output
+    motion: Output | None
     library: Library
     codec: Codec
     generator: Generator
@@ -105,7 +120,9 @@ class VideoPipeline:
                 pretrained part is missing.
         """
         semantic, perception = config.semantic.build(device=device), config.perception.build(device=device)
-        semantic.require_same_split(perception)
+        motion = config.motion.build(device=device) if config.motion else None
+        for other in filter(None, (perception, motion)):
+            semantic.require_same_split(other)
         view = semantic.pipeline.run.view
         compared = isinstance(config.generator, NearestConfig) and config.generator.agreement > 0
         latents = perception.target if compared else None
@@ -115,6 +132,7 @@ class VideoPipeline:
             config,
             semantic,
             perception,
+            motion,
             library,
             codec,
             _generator(config.generator, library, codec, device),
@@ -125,7 +143,8 @@ class VideoPipeline:
     @property
     def window(self) -> Window:
         """Scans around a clip that any of the runs reads."""
-        read = [output.pipeline.run.view.window for output in (self.semantic, self.perception)]
+        outputs = filter(None, (self.semantic, self.perception, self.motion))
+        read = [output.pipeline.run.view.window for output in outputs]
         return Window(first=min(w.first for w in read), last=max(w.last for w in read))
 
     def reconstruct(self, recording: NDArray[np.floating], clips: Sequence[Clip]) -> list[Reconstruction]:
@@ -138,7 +157,8 @@ class VideoPipeline:
             return []
         tokens, latents = self.semantic.tokens(recording, clips), self.perception.predict(recording, clips)
         blurry = np.stack([self.codec.decode(clip) for clip in latents])
-        conditions = self._conditions(clips, tokens, latents, blurry)
+        flows = None if self.motion is None else _flows(self.motion.predict(recording, clips))
+        conditions = self._conditions(clips, tokens, latents, blurry, flows)
         keyframes, captions = blurry[:, 0], [""] * len(clips)
         if self.config.use_keyframe:
             keyframes = self.generator.keyframes(conditions)
@@ -168,7 +188,12 @@ class VideoPipeline:
         ]
 
     def _conditions(
-        self, clips: Sequence[Clip], tokens: Tensor, latents: Tensor, blurry: NDArray[np.uint8]
+        self,
+        clips: Sequence[Clip],
+        tokens: Tensor,
+        latents: Tensor,
+        blurry: NDArray[np.uint8],
+        flows: NDArray[np.float32] | None,
     ) -> list[Condition]:
         """What the keyframes are made of."""
         config = self.config
@@ -177,6 +202,7 @@ class VideoPipeline:
                 tokens=tokens[i] if config.use_keyframe else None,
                 blurry=blurry[i] if config.use_blurry else None,
                 latents=latents[i] if config.use_blurry else None,
+                flow=flows[i] if config.use_blurry and flows is not None else None,
                 seed=clip_seed(config.seed, clip, "keyframe"),
             )
             for i, clip in enumerate(clips)
@@ -202,6 +228,11 @@ class VideoPipeline:
                 fade = self.config.link.crossfade_frames if self.config.link else 0
                 videos[i] = video if frame is None else crossfade(frame, video, fade)
         return [videos[i] for i in range(len(conditions))]
+
+
+def _flows(values: Tensor) -> NDArray[np.float32]:
+    """Values of encoder ``motion`` (clips, stretches, 2, places, places) as (clips, stretches, places, places, 2)."""
+    return np.moveaxis(expanded(values.numpy()), 2, -1)
 
 
 def clip_seed(seed: int, clip: Clip, stage: str) -> int:

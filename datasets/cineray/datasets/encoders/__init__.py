@@ -8,6 +8,7 @@ from cineray.datasets.encoders.captions import BlipConfig
 from cineray.datasets.encoders.clip import HFClipConfig, OpenClipConfig
 from cineray.datasets.encoders.flow import FlowConfig
 from cineray.datasets.encoders.gradients import GradientsConfig
+from cineray.datasets.encoders.motion import MotionConfig
 from cineray.datasets.encoders.pool import PoolConfig
 from cineray.datasets.encoders.taef2 import Taef2Config
 from cineray.datasets.encoders.text import HFClipTextConfig, OpenClipTextConfig
@@ -20,6 +21,7 @@ __all__ = ["ENCODERS", "EncoderConfig"]
 ENCODERS = (
     PoolConfig,
     FlowConfig,
+    MotionConfig,
     GradientsConfig,
     WordsConfig,
     OpenClipConfig,
@@ -35,6 +37,7 @@ ENCODERS = (
 EncoderConfig = Annotated[
     PoolConfig
     | FlowConfig
+    | MotionConfig
     | GradientsConfig
     | WordsConfig
     | OpenClipConfig

@@ -33,7 +33,7 @@ FRAMES = "frames"
 
 FRAME_AXES = "frames height width channels"
 
-INSTEAD = "or choose an encoder that needs no pretrained part: pool, gradients, words, flow"
+INSTEAD = "or choose an encoder that needs no pretrained part: pool, gradients, words, flow, motion"
 
 FrameChoice = int | Literal["first", "middle", "all"]
 """Which frames of a clip are encoded: one of them (by number, from the end if negative), or every one by itself."""

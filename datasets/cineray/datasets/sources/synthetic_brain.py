@@ -197,7 +197,7 @@ def _mixture(rng: np.random.Generator, region: NDArray[np.int64], num_units: Map
     centre = rng.uniform(0, 1, (len(region), 2))
     preferred = rng.uniform(0, 2 * math.pi, (len(region), 1))
     direction = np.exp(np.cos(np.arange(DIRECTIONS) * 2 * math.pi / DIRECTIONS - preferred) - 1)
-    motion = direction[:, :, None] * _field(centre, PLACES // 2)[:, None]
+    motion = direction[:, :, None] * _field(centre, math.isqrt(num_units["motion"] // DIRECTIONS))[:, None]
     free = rng.standard_normal((len(region), num_units["semantic"] + num_units["mixed"]))
     channel = rng.standard_normal((len(region), CHANNELS, 1))
     weights = {

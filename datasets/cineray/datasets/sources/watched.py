@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,12 @@ from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.schema import TensorSpec
 from cineray.datasets.sources.base import Recording, Stimulus
-from cineray.datasets.sources.synthetic_brain import (
-    BASELINE,
-    CHANNELS,
-    UNITS,
-    Brain,
-    Region,
-    draws,
-    make_atlas,
-    make_brain,
-)
-from cineray.datasets.sources.synthetic_film import PLACES, visual_units
+from cineray.datasets.sources.synthetic_brain import BASELINE, UNITS, Brain, draws, make_atlas, make_brain
+from cineray.datasets.sources.synthetic_film import PLACES
+from cineray.datasets.sources.watched_units import NUM_UNITS, REGIONS, seen_units
 from cineray.datasets.video import CONTAINERS, frames_at, probe
 
-__all__ = ["FILMS", "WatchedConfig", "colour_units"]
+__all__ = ["FILMS", "Cut", "WatchedConfig"]
 
 FILMS = {"train": (0.0, 0.5), "val": (0.55, 0.75), "test": (0.8, 1.0)}
 """Film -> the share of every file that belongs to it; a twentieth of the file lies between two of them."""
@@ -35,15 +27,15 @@ FILMS = {"train": (0.0, 0.5), "val": (0.55, 0.75), "test": (0.8, 1.0)}
 REFERENCE_MINUTES = 10.0
 """At least so much of the training film, in an order nobody sees, puts the weights on one scale."""
 
-REGIONS = (
-    Region("early", 0.25, noise_sd=0.5, tuned_sd=2.5, rho=0.3),
-    Region("motion", 0.15, noise_sd=0.5, tuned_sd=2.5, rho=0.3),
-    Region("colour", 0.2, noise_sd=0.5, tuned_sd=1.0, rho=0.3),
-    Region("semantic", 0.2, noise_sd=0.5, tuned_sd=0.4, rho=0.4),
-    Region("mixed", 0.1, noise_sd=0.5, tuned_sd=3.0, rho=0.4),
-    Region("silent", 0.1, noise_sd=1.0, tuned_sd=0.0, rho=0.5),
-)
-"""As in `synthetic_brain.REGIONS`, and colour: luminance and two opponent channels in small receptive fields."""
+
+class Cut(NamedTuple):
+    """Where a clip comes from."""
+
+    film: str
+    start_s: float
+    """In the file, as the length."""
+    length_s: float
+    backwards: bool = False
 
 
 class WatchedConfig(Config):
@@ -51,7 +43,8 @@ class WatchedConfig(Config):
 
     Every video file in ``folder`` (found recursively) gives clips to the films ``train``, ``val`` and ``test``: its
     first half, a fifth and its last fifth, with a twentieth between them. A clip lasts ``clip_s`` on the screen; a
-    file whose fifth is shorter is slowed down until that fifth fills a clip, so that its clips are all equally slow.
+    file whose fifth is shorter than a clip's share of the file is slowed down further until that fifth fills a clip, so
+    that its clips are all equally slow.
     Each run shows the clips of one film in a random order and ends with ``rest_s`` of blank screen. What the semantic
     voxels know is which file a clip comes from.
     """
@@ -67,6 +60,10 @@ class WatchedConfig(Config):
     size_px: int = Field(default=64, ge=PLACES)
     stride: float = Field(default=0.5, gt=0, le=1)
     """Training clips of a file begin this share of a clip apart; those of val and test never overlap."""
+    slow: float = Field(default=1.0, gt=0)
+    """Films are shown so many times slower than they were filmed."""
+    backwards: bool = False
+    """Whether every training clip is shown backwards, too: then whatever moves one way moves the other way as well."""
     train_repeats: int = Field(default=1, ge=1)
     test_repeats: int = Field(default=1, ge=1)
     """Of val and test."""
@@ -119,16 +116,19 @@ class WatchedConfig(Config):
             "features": TensorSpec("float32", (num,), "dim", "activation"),
         }
 
-    def clips(self, category: str) -> list[tuple[str, float, float]]:
-        """Every clip of a file: film, start and length in seconds of the file."""
+    def clips(self, category: str) -> list[Cut]:
+        """Every clip of a file."""
         about = probe(self.files[category])
         length_s = about.length_s - 1 / about.fps  # the header may count a picture that is not there
-        taken_s = min(self.clip_s, length_s * min(end - begin for begin, end in FILMS.values()))
+        taken_s = min(self.clip_s / self.slow, length_s * min(end - begin for begin, end in FILMS.values()))
         found = []
         for film, (begin, end) in FILMS.items():
             step_s = taken_s * (self.stride if film == "train" else 1.0)
             num = 1 + math.floor(((end - begin) * length_s - taken_s) / step_s + 1e-9)
-            found += [(film, begin * length_s + number * step_s, taken_s) for number in range(num)]
+            cuts = [Cut(film, begin * length_s + number * step_s, taken_s) for number in range(num)]
+            found += cuts
+            if self.backwards and film == "train":
+                found += [cut._replace(backwards=True) for cut in cuts]
         return found
 
     def stimuli(self) -> Iterator[Stimulus]:
@@ -136,10 +136,10 @@ class WatchedConfig(Config):
         begun_s = dict.fromkeys(FILMS, 0.0)
         for category in self.files:
             clips, columns = self.clips(category), self._columns(category)
-            first_s = {film: start_s for film, start_s, _ in reversed(clips)}
+            first_s = {cut.film: cut.start_s for cut in reversed(clips)}
             end_s = begun_s
-            for number, (film, start_s, taken_s) in enumerate(clips):
-                onset_s = begun_s[film] + (start_s - first_s[film]) * self.clip_s / taken_s
+            for number, (film, start_s, length_s, _) in enumerate(clips):
+                onset_s = begun_s[film] + (start_s - first_s[film]) * self.clip_s / length_s
                 end_s = end_s | {film: onset_s + self.clip_s}
                 yield Stimulus(
                     stimulus_id=_clip_id(category, number),
@@ -189,8 +189,8 @@ class WatchedConfig(Config):
         found: dict[str, dict[str, NDArray[np.float64]]] = {film: {} for film in FILMS}
         for category in self.files:
             simple = self._simple(category, self._pictures(category))
-            for number, (film, _, _) in enumerate(self.clips(category)):
-                found[film][_clip_id(category, number)] = simple[number]
+            for number, cut in enumerate(self.clips(category)):
+                found[cut.film][_clip_id(category, number)] = simple[number]
         return found
 
     @cached_property
@@ -201,24 +201,24 @@ class WatchedConfig(Config):
         return np.concatenate([clips[index] for _ in range(rounds) for index in rng.permutation(len(clips))])
 
     def _num_units(self) -> dict[str, int]:
-        own = {"colour": CHANNELS * PLACES**2, "semantic": len(self.files)}
-        return {region.name: (UNITS | own)[region.name] for region in REGIONS if region.name != "silent"}
+        num = UNITS | NUM_UNITS | {"semantic": len(self.files)}
+        return {region.name: num[region.name] for region in REGIONS if region.name != "silent"}
 
     def _pictures(self, category: str) -> NDArray[np.uint8]:
         """(clips, frames, size_px, size_px, 3)."""
         share = np.arange(self.num_frames) / self.num_frames
-        times_s = np.stack([start_s + taken_s * share for _, start_s, taken_s in self.clips(category)])
+        times_s = np.stack(
+            [cut.start_s + cut.length_s * (share[::-1] if cut.backwards else share) for cut in self.clips(category)]
+        )
         return frames_at(self.files[category], times_s.ravel(), self.size_px).reshape(
             *times_s.shape, *([self.size_px] * 2), 3
         )
 
     def _simple(self, category: str, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(clips, frames, simple units)."""
-        flat = pictures.reshape(-1, *pictures.shape[2:])
-        which = np.zeros((len(flat), len(self.files)))
-        which[:, list(self.files).index(category)] = 1
-        seen = np.concatenate([visual_units(flat, self.num_frames), colour_units(flat), which], axis=1)
-        return seen.reshape(*pictures.shape[:2], -1)
+        which = np.zeros((*pictures.shape[:2], len(self.files)))
+        which[..., list(self.files).index(category)] = 1
+        return np.concatenate([seen_units(pictures), which], axis=2)
 
     def _columns(self, category: str) -> dict[str, NDArray]:
         pictures = self._pictures(category)
@@ -250,16 +250,6 @@ class WatchedConfig(Config):
             stimulus_id=[name for name in shown for _ in range(per_clip)] + [None] * rest,
             offset_s=np.concatenate([into_s, np.full(rest, np.nan)]),
         )
-
-
-def colour_units(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Means over 4 x 4 places of luminance, red less green, and blue less yellow: (frames, 3 x 16), in 0 to 1."""
-    num, px = frames.shape[:2]
-    side = px // PLACES
-    red, green, blue = np.moveaxis(
-        frames.reshape(num, PLACES, side, PLACES, side, 3).mean((2, 4)).reshape(num, -1, 3) / 255, 2, 0
-    )
-    return np.concatenate([(red + green + blue) / 3, red - green, blue - (red + green) / 2], axis=1)
 
 
 def _clip_id(category: str, number: int) -> str:

@@ -25,6 +25,8 @@ class Condition:
     """Blurry video, sRGB (frames, height, width, 3)."""
     latents: Tensor | None = None
     """Predicted latents that ``blurry`` was decoded from, float32 (frames, channels, height, width)."""
+    flow: NDArray[np.float32] | None = None
+    """Decoded motion (stretches, places, places, 2), as `cineray.serving.generators.warp.dense_flow` takes it."""
     caption: str = ""
     seed: int = 0
     """Of this clip alone: the result does not depend on the clips it is generated beside."""

@@ -34,9 +34,9 @@ def blend(
 
 
 def recoloured(picture: NDArray[np.uint8], blurry: Pixels, cutoff: float, light: float = 1.0) -> NDArray[np.uint8]:
-    """The picture where it stands, with the low frequencies of a blurry video; arguments as of `blend`."""
+    """The picture where it stands, or a video as it is, with the low frequencies of a blurry one; see `blend`."""
     still = np.broadcast_to(picture.astype(np.float32), blurry.shape)
-    return _with_lows(still, blurry, cutoff * picture.shape[1], light)
+    return _with_lows(still, blurry, cutoff * picture.shape[-2], light)
 
 
 def places(picture: Pixels, video: Pixels, sigma: float, doubt: float) -> Pixels:

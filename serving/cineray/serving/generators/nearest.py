@@ -1,24 +1,25 @@
 """The light generator: nothing is trained and nothing downloaded, pixels come from the training clips.
 
 The keyframe is the training picture most like what was decoded, by tokens and by latents; the video is that picture
-moved along the blurry video, with the blurry video's low frequencies. So each of the two decoded streams decides what
-it knows: the tokens what is seen, the blurry video where it is and how it moves.
+moved along the blurry video or by a decoded flow, with the blurry video's low frequencies. So each of the decoded
+streams decides what it knows: the tokens what is seen, the blurry video where it is, and either how it moves.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cineray.core.config import Config
-from cineray.core.errors import DataError
+from cineray.core.errors import ConfigError, DataError
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.blend import blend, recoloured, resized
 from cineray.serving.generators.pictures import in_step
+from cineray.serving.generators.warp import dense_flow, displaced
 from cineray.serving.library import Library
 
 __all__ = ["NearestConfig", "NearestGenerator"]
@@ -30,9 +31,13 @@ class NearestConfig(Config):
     name: Literal["nearest"] = "nearest"
     agreement: float = Field(default=0.0, ge=0)
     """Say of the latents in the choice of the keyframe, beside the tokens' 1."""
-    moves: bool = True
-    """Whether the picture is moved as a whole along the blurry video: right for a thing before an empty background,
-    wrong for filmed scenes, whose background stands still."""
+    moves: Literal["blurry", "flow", "nothing"] = "blurry"
+    """By what the picture is moved. ``blurry``: as a whole, along the blurry video: right for a thing before an empty
+    background, wrong for filmed scenes, whose background stands still. ``flow``: place by place, by decoded motion,
+    which a run of its own predicts (the pipeline's ``motion``)."""
+    faint: float = Field(default=0.0, ge=0)
+    """Of a decoded flow: speed, in frame widths per frame step, that is taken for noise
+    (`cineray.serving.generators.warp.dense_flow`)."""
     light: float = Field(default=1.0, ge=0, le=1)
     """Share of the low frequencies that come from the blurry video; the rest are the picture's own."""
     cutoff: float = Field(default=0.15, gt=0)
@@ -40,6 +45,12 @@ class NearestConfig(Config):
     doubt: float = Field(default=0.004, gt=0)
     """How readily the picture is spread over several places where the blurry video is faint
     (`cineray.serving.generators.blend.places`); towards 0 it stands at the likeliest alone."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.faint and self.moves != "flow":
+            raise ConfigError(f"found faint={self.faint} beside moves={self.moves}, expected moves=flow; leave one out")
+        return self
 
     def build(self, *, library: Library) -> "NearestGenerator":
         """Make the generator over these training clips."""
@@ -85,6 +96,15 @@ class NearestGenerator:
         if condition.blurry is None:
             return np.repeat(picture[None], frames, axis=0)
         blurry = in_step(torch.from_numpy(resized(condition.blurry, height, width)).float(), frames).numpy()
-        if not self.config.moves:
-            return recoloured(picture, blurry, self.config.cutoff, self.config.light)
-        return blend(picture, blurry, self.config.cutoff, self.config.doubt, self.config.light)
+        if self.config.moves == "blurry":
+            return blend(picture, blurry, self.config.cutoff, self.config.doubt, self.config.light)
+        video = self._moved(picture, condition) if self.config.moves == "flow" else picture
+        return recoloured(video, blurry, self.config.cutoff, self.config.light)
+
+    def _moved(self, picture: NDArray[np.uint8], condition: Condition) -> NDArray[np.uint8]:
+        """A keyframe found by tokens stands in the middle, one carried over or of the blurry video first."""
+        if condition.flow is None:
+            raise DataError("generator 'nearest' got no flow, which moves=flow moves its picture by; give a motion run")
+        flow = dense_flow(condition.flow, *self.library.shape, self.config.faint)
+        begins = condition.first_frame is not None or condition.tokens is None
+        return displaced(picture, flow, 0 if begins else self.library.shape[0] // 2)
