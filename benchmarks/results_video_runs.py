@@ -71,7 +71,7 @@ class Plan(Config):
     train_repeats: int = 4
     test_repeats: int = 10
     """Of validation and test, whose clips are decoded from the mean of them, as those of cc2017 are."""
-    epochs: int = 6
+    epochs: int = 15
     perception_epochs: int = 4
     """Beyond, it learns the clips by heart."""
 
