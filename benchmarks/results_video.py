@@ -24,7 +24,8 @@ from cineray.training.video_report import video_report
 
 __all__ = ["results"]
 
-METRICS = ("nway_frame@2", "nway_frame@10", "clip_sim", "retrieve_image", "retrieve_image@10", "ssim", "psnr", "epe")
+METRICS = ("nway_frame@2", "nway_frame@10", "clip_sim", "retrieve_image", "retrieve_image@10", "ssim", "psnr", "epe",
+           "flow_cos")  # fmt: skip
 PAIRS = (("full", "shuffled"), ("full", "mean_frame"), ("full", "no_keyframe"), ("full", "no_blurry"))
 
 
@@ -57,7 +58,6 @@ def results(plan: Plan) -> dict[str, Any]:
         "num_clips": tables["full"][0]["ssim"]["num_clips"],
         "num_subjects": plan.num_subjects,
         "differences": differences,
-        "motion_correlation": [seed.motion_correlation() for seed in seeds],
         "seeds": list(plan.seeds),
         "seconds": round(time.monotonic() - began, 1),
     }

@@ -49,9 +49,10 @@ SPLIT = SplitConfig(
 WINDOW = Window(first=-1, last=6)
 """Scans of 2 s around the one that carries a clip's response."""
 FAINT, PENALTY = 0.00065, 400.0
-"""Of the decoded flow; chosen there, too, as is that motion is told in one piece a clip: there is one scan in each."""
+"""Of decoded motion, which is told in one piece a clip: there is one scan in each."""
 GENERATOR = NearestConfig(agreement=1.0, moves="flow", faint=FAINT, light=0.0)
-"""Chosen on the validation film of seed 100, which is not in the plan."""
+"""Chosen with the two figures above on the validation film of seed 100, which is not in the plan."""
+DATA, RUNS = "data", ("semantic", "perception", "motion")
 KINDS = ("full", "shuffled", "mean_frame", "no_keyframe", "no_blurry", "ceiling", "true_latents")
 """Whole pipeline; the same videos beside wrong clips; one picture for all; without one of the two streams; and what no
 decoder gets beyond: the pipeline given true words and latents, and true latents as they are."""
@@ -99,14 +100,20 @@ class Seed:
         )
 
     def folder(self, name: str) -> str:
-        """Of the data set, of a run, or of a kind of video; other plans and other settings have other folders."""
+        """Of the data set, of a run, or of a kind of video; whatever is made otherwise has another folder."""
         plan = self.plan.model_copy(update={"seeds": (), "out": "", "data": ""}).fingerprint()[:6]
         own = Path(self.plan.out) / plan / f"seed-{self.seed}"
-        return str(own / f"videos-{_pipeline('', '', '').fingerprint()[:6]}" / name if name in KINDS else own / name)
+        if name == DATA:
+            return str(own / DATA)
+        runs = {run.name: f"{run.name}-{_settings(run)}" for run in self._runs}
+        if name in runs:
+            return str(own / runs[name])
+        made = _pipeline(*(runs[run] for run in RUNS)).fingerprint()[:6]
+        return str(own / f"videos-{made}" / name)
 
     def make_data(self) -> None:
         """Clips, brains and what is learned from brains: words of the captions, latents of all frames, motion."""
-        data = self.folder("data")
+        data = self.folder(DATA)
         if not Store.at(data).exists(MANIFEST_KEY):
             ingest(self.source, data)
         extract(data, WordsConfig(target=WORDS))
@@ -116,7 +123,7 @@ class Seed:
     def fit(self) -> None:
         """Both reconstructors, and motion."""
         torch.set_num_threads(1)
-        for run in (self._semantic(), self._perception(), self._motion()):
+        for run in self._runs:
             store = Store.at(self.folder(run.name))
             store.put("run.yaml", run.dump().encode())
             train(run, World(), lambda normaliser, run=run: open_feed(run, normaliser), store)
@@ -139,28 +146,22 @@ class Seed:
             "true_latents", full, (replace(clip, video=clip.blurry) for clip in ceiling if clip.blurry is not None)
         )
 
-    def motion_correlation(self) -> float:
-        """Of decoded with true blurry videos, each pixel less its mean over the frames of a clip."""
-        videos = []
-        for kind in ("full", "true_latents"):
-            found = Reconstructions.open(Store.at(self.folder(kind)), "test")
-            clips = [found.read(entry.example).blurry for entry in found.entries]
-            blurry = np.stack([clip for clip in clips if clip is not None]).astype(np.float64)
-            videos.append((blurry - blurry.mean(1, keepdims=True)).ravel())
-        return float(np.corrcoef(*videos)[0, 1])
-
     @property
     def _taef2(self) -> Part:
         return Part(folder=f"{self.plan.data}/weights_taef2")
 
     def _view(self, target: str, *, raw: bool) -> ViewConfig:
         return ViewConfig(
-            dataset=self.folder("data"),
+            dataset=self.folder(DATA),
             window=WINDOW,
             targets=(target,),
             raw_targets=(target,) if raw else (),
             split=SPLIT,
         )
+
+    @property
+    def _runs(self) -> tuple[Run, Run, Run]:
+        return self._semantic(), self._perception(), self._motion()
 
     def _semantic(self) -> Run:
         return Run(
@@ -205,7 +206,7 @@ class Seed:
 
     def _pipeline(self, kind: str, **changes: bool) -> VideoPipelineConfig:
         own = {"name": kind, "codec": Taef2CodecConfig(part=self._taef2), "seed": self.seed}
-        return _pipeline(*map(self.folder, ("semantic", "perception", "motion"))).model_copy(update=own | changes)
+        return _pipeline(*map(self.folder, RUNS)).model_copy(update=own | changes)
 
     def _reconstruct(self, kind: str, **changes: bool) -> None:
         config = self._pipeline(kind, **changes)
@@ -218,7 +219,7 @@ class Seed:
 
     def _ceiling(self, clips: list[Reconstruction]) -> Iterator[Reconstruction]:
         """What the generator makes of true words and latents."""
-        pipeline, dataset = VideoPipeline.open(self._pipeline("full")), Dataset.open(self.folder("data"))
+        pipeline, dataset = VideoPipeline.open(self._pipeline("full")), Dataset.open(self.folder(DATA))
         ids = dataset.stimuli(["stimulus_id"])["stimulus_id"].to_pylist()
         for clip in clips:
             row = np.array([ids.index(clip.stimulus_id)])
@@ -242,7 +243,7 @@ class Seed:
 
     def _mean_frame(self) -> NDArray[np.uint8]:
         """(height, width, 3) over all frames of training."""
-        dataset = Dataset.open(self.folder("data"))
+        dataset = Dataset.open(self.folder(DATA))
         library = Library.of(dataset, self._view(WORDS, raw=False), WORDS, "frames")
         return np.rint(np.mean([library.frames(row).mean(0) for row in library.rows.tolist()], axis=0)).astype(np.uint8)
 
@@ -262,6 +263,11 @@ def _pipeline(semantic: str, perception: str, motion: str) -> VideoPipelineConfi
         generator=GENERATOR,
         repeats="mean",
     )
+
+
+def _settings(run: Run) -> str:
+    """Six hex digits of all that decides a run, wherever its data set lies."""
+    return run.override({"view.dataset": ""}).fingerprint()[:6]
 
 
 def _file(clip: Reconstruction) -> str:

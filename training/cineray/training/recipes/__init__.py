@@ -25,6 +25,7 @@ RECIPES: dict[str, Recipe] = {
     "song:matched_filter_aligned": song.matched_filter_aligned,
     "song:matched_filter_unseen": song.matched_filter_unseen,
     "synthetic:adapt": synthetic.adapt,
+    "synthetic:motion": synthetic.motion,
     "synthetic:perception": synthetic.perception,
     "synthetic:ridge": synthetic.ridge,
     "synthetic:scratch": synthetic.scratch,

@@ -23,11 +23,11 @@ from cineray.training.optim import OptimConfig
 from cineray.training.recipes.adapt import adapted
 from cineray.training.run import EvaluationConfig, Run
 
-__all__ = ["adapt", "perception", "ridge", "scratch", "semantic", "shared", "tiny", "video_diffusion"]
+__all__ = ["adapt", "motion", "perception", "ridge", "scratch", "semantic", "shared", "tiny", "video_diffusion"]
 
 OWN = "runs/data/own"
-WORDS, LATENTS = "words", "latents"
-"""Targets that `cineray features` computes, with the encoders ``words`` and ``pool``."""
+WORDS, LATENTS, MOTION = "words", "latents", "motion"
+"""Targets that `cineray features` computes, with the encoders ``words``, ``pool`` and ``motion``."""
 WINDOW = Window(first=-1, last=4)
 """Scans of 4 s: the response to a scene peaks in the second after its onset; the one before tells what earlier scenes
 still add."""
@@ -126,6 +126,17 @@ def perception(*, subjects: Sequence[str], dataset: str = OWN) -> Run:
     optim = OptimConfig(lr=2e-3, epochs=12, batch_size=64)
     run = _run("perception", model, optim, dataset, subjects, None)
     return run.model_copy(update={"view": run.view.model_copy(update={"targets": (LATENTS,)}), "losses": losses})
+
+
+def motion(*, subjects: Sequence[str], dataset: str = OWN) -> Run:
+    """Which way things move, coarsely: what ``generator.moves=flow`` moves pictures by. Ridge for each subject.
+
+    The data set needs its motion: ``cineray features runs/data/own motion``. Seconds on one core.
+    ``cineray train synthetic:motion subjects=[sub-01,sub-02]``
+    """
+    run = _run("motion", RidgeConfig(penalties=(3e2, 3e3, 3e4)), OptimConfig(epochs=0), dataset, subjects, None)
+    view = run.view.model_copy(update={"targets": (MOTION,), "raw_targets": (MOTION,)})
+    return run.model_copy(update={"view": view, "losses": (MSEConfig(target=MOTION),)})
 
 
 def video_diffusion(*, subjects: Sequence[str], dataset: str = OWN) -> Run:
