@@ -17,7 +17,7 @@ from tiny_run import tiny_run
 NEEDED = {
     **{
         f"synthetic:{name}": {"subjects": ["sub-01", "sub-02"]}
-        for name in ("perception", "semantic", "shared", "video_diffusion")
+        for name in ("motion", "perception", "semantic", "shared", "video_diffusion")
     },
     "synthetic:ridge": {"subjects": ["sub-01"]},
     "synthetic:scratch": {"subject": "sub-01"},
