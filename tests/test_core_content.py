@@ -1,5 +1,6 @@
 """Weights are what they are wherever they lie: fingerprints follow the files, not the place."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from cineray.core.config import Config, recorded_fingerprint
-from cineray.core.content import BY_CONTENT, NUM_SAMPLES, SAMPLE_BYTES, WHOLE_BYTES, content_of
+from cineray.core.content import BY_CONTENT, NUM_SAMPLES, SAMPLE_BYTES, WHOLE_BYTES, Local, content_of
+from cineray.core.errors import StorageError
 from cineray.core.pretrained import Part
 
 LARGE = 8 << 20
@@ -31,6 +33,12 @@ class Uses(Config):
 
     part: Part | None = None
     steps: int = 3
+
+
+class Here(Config):
+    """Settings with a place that stays as it was written."""
+
+    place: Local
 
 
 def test_the_content_is_names_sizes_and_samples(weights):
@@ -58,6 +66,26 @@ def test_symbolic_links_are_followed(weights, tmp_path):
     (tmp_path / "linked" / "unet").symlink_to(weights / "unet")
     (tmp_path / "linked" / "model.safetensors").symlink_to(weights / "model.safetensors")
     assert content_of(tmp_path / "linked") == content_of(weights)
+
+
+def test_the_home_folder_s_short_name_is_no_other_place(weights, monkeypatch):
+    monkeypatch.setenv("HOME", str(weights.parent))
+    home, full = (Here(place=place) for place in ("~/weights", str(weights)))
+    assert home.fingerprint() == full.fingerprint() != Here(place="~/others").fingerprint()
+
+
+def test_what_cannot_be_read_is_one_sentence_and_not_nothing(weights, monkeypatch):
+    (weights / "gone.bin").symlink_to(weights / "nowhere")
+    with pytest.raises(StorageError, match=r"read of \S*/weights/gone\.bin does not exist"):
+        Uses(part=Part(folder=str(weights))).fingerprint()
+    (weights / "gone.bin").unlink()
+
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match=r"read of \S*/weights is not permitted"):
+        content_of(weights)
 
 
 def small_file(folder):

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from cineray.core.content import BY_CONTENT
 from cineray.core.errors import ConfigError
@@ -65,10 +66,20 @@ class Config(BaseModel):
         return self.parse(values)
 
     def fingerprint(self) -> str:
-        """First 16 hex digits of the sha256 of the canonical JSON of all settings, a `Local` by its content."""
-        values = self.model_dump(mode="json", context=BY_CONTENT)
-        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        """First 16 hex digits of the sha256 of the canonical JSON of `by_content`."""
+        canonical = json.dumps(self.by_content(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def by_content(self, exclude: Any = None) -> dict[str, Any]:
+        """Plain values of all settings but those of ``exclude`` (as of `model_dump`), a `Local` by its content.
+
+        Raises:
+            StorageError: what lies there cannot be read.
+        """
+        try:
+            return self.model_dump(mode="json", context=BY_CONTENT, exclude=exclude)
+        except PydanticSerializationError as error:  # pydantic wraps what a serialiser raises
+            raise (error.__cause__ or error) from None
 
 
 def recorded_fingerprint(text: str | bytes) -> str | None:
