@@ -23,8 +23,6 @@ from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig
 from cineray.training.reconstructions import Reconstructions
 from tiny_video import tiny_video
 
-KINDS = ("semantic", "perception")
-
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
@@ -135,10 +133,11 @@ def test_other_settings_or_checkpoints_are_not_mixed_in(config, done, monkeypatc
 
 
 def test_moved_runs_and_weights_are_gone_on_with_and_other_weights_are_not(tmp_path, config, pipeline):
-    """The codec's part is never opened here: two of its files are trained, of one size."""
+    """Motion and the codec's part are never opened here; two files of the part are trained, of one size."""
+    config = config.override({"motion": config.perception.model_dump(), "generator.moves": "flow"})
 
     def at(place, weights):
-        runs = {name: str(shutil.copytree(getattr(config, name).run_dir, place / name)) for name in KINDS}
+        runs = {name: str(shutil.copytree(getattr(config, name).run_dir, place / name)) for name in config.trained}
         (place / "part").mkdir()
         (place / "part" / "taef2.safetensors").write_bytes(weights)
         return config.override(

@@ -172,6 +172,8 @@ def test_motion_and_its_use_come_together(config):
         config.override({"generator.moves": "flow"})
     with pytest.raises(ConfigError, match="found motion beside a generator that has no use for it"):
         config.override({"motion": {"run_dir": "x", "target": "motion"}})
+    with pytest.raises(ConfigError, match=r"'latents' is in .*, expected signed square roots"):
+        VideoPipeline.open(config.override({"motion": config.perception.model_dump(), "generator.moves": "flow"}))
 
 
 def test_without_the_blurry_video_the_keyframe_stands_still(pipeline):

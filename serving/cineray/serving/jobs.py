@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cineray.core.config import Config, recorded_fingerprint
-from cineray.core.content import BY_CONTENT
 from cineray.core.errors import ConfigError, DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
@@ -183,8 +182,7 @@ def _pieces(clips: Sequence[Clip], path: Path | None) -> list[Piece]:
 
 def _settings(config: VideoPipelineConfig) -> str:
     """Fingerprint of the settings, weights and checkpoints that decide the pixels, wherever those lie."""
-    elsewhere = {"name": True, **{part: {"run_dir"} for part in ("semantic", "perception", "generator")}}
-    values: dict[str, Any] = config.model_dump(mode="json", context=BY_CONTENT, exclude=elsewhere)
+    values = config.by_content(exclude={"name": True, **{part: {"run_dir"} for part in config.trained}})
     values["checkpoints"] = [_checkpoint(Store.at(run_dir)) for run_dir in config.run_dirs]
     return _Values(values=values).fingerprint()
 

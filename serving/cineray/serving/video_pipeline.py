@@ -17,7 +17,7 @@ from torch import Tensor
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError
 from cineray.core.storage import Store
-from cineray.datasets.encoders.motion import expanded
+from cineray.datasets.encoders.motion import UNIT, expanded
 from cineray.datasets.view import Window
 from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
 from cineray.serving.clips import CLOCK_S, Clip
@@ -66,18 +66,18 @@ class VideoPipelineConfig(Config):
     @property
     def run_dirs(self) -> list[str]:
         """Folders of all trained runs it stands on."""
-        return [getattr(self, name).run_dir for name in self._parts]
+        return [getattr(self, name).run_dir for name in self.trained]
 
     def located(self) -> Self:
         """The same with absolute run folders: Ray's processes may work in folders of their own."""
-        parts = {name: getattr(self, name) for name in self._parts}
+        parts = {name: getattr(self, name) for name in self.trained}
         urls = {name: Store.at(part.run_dir).url for name, part in parts.items()}
         return self.model_copy(
             update={name: part.model_copy(update={"run_dir": urls[name]}) for name, part in parts.items()}
         )
 
     @property
-    def _parts(self) -> list[str]:
+    def trained(self) -> list[str]:
         """Fields that name a trained run."""
         own = ["generator"] if isinstance(self.generator, LatentDiffusionConfig) else []
         return ["semantic", "perception", *(["motion"] if self.motion else []), *own]
@@ -116,13 +116,14 @@ class VideoPipeline:
         """Load every part; a scene link that was never trained is trained first, and kept in the semantic run's folder.
 
         Raises:
-            ConfigError: a run does not predict what is asked of it, the two runs differ in data or split, or a
-                pretrained part is missing.
+            ConfigError: a run does not predict what is asked of it, the runs differ in data or split, or a pretrained
+                part is missing.
         """
         semantic, perception = config.semantic.build(device=device), config.perception.build(device=device)
         motion = config.motion.build(device=device) if config.motion else None
         for other in filter(None, (perception, motion)):
             semantic.require_same_split(other)
+        _require_motion(motion)
         view = semantic.pipeline.run.view
         compared = isinstance(config.generator, NearestConfig) and config.generator.agreement > 0
         latents = perception.target if compared else None
@@ -228,6 +229,15 @@ class VideoPipeline:
                 fade = self.config.link.crossfade_frames if self.config.link else 0
                 videos[i] = video if frame is None else crossfade(frame, video, fade)
         return [videos[i] for i in range(len(conditions))]
+
+
+def _require_motion(motion: Output | None) -> None:
+    """Any other target would be squared, and pixels moved by it."""
+    if motion is None or (unit := motion.dataset.target_specs[motion.target].unit) == UNIT:
+        return
+    raise ConfigError(
+        f"'{motion.target}' is in {unit}, expected {UNIT}; name a run on what `cineray features DATA motion` computes"
+    )
 
 
 def _flows(values: Tensor) -> NDArray[np.float32]:

@@ -16,11 +16,12 @@ from cineray.datasets.encoders.base import frames_spec
 from cineray.datasets.encoders.flow import FARNEBACK
 from cineray.datasets.schema import TensorSpec
 
-__all__ = ["Motion", "MotionConfig", "compressed", "expanded"]
+__all__ = ["UNIT", "Motion", "MotionConfig", "compressed", "expanded"]
 
 PX = 256
 """Side at which flow is computed, as of the default end-point error: Farneback's windows are in pixels."""
 UNIT = "signed square roots of frame widths per frame step"
+"""Down in frame heights: every frame is taken as a square."""
 
 
 class MotionConfig(Config):
