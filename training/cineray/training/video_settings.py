@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from cineray.core.config import Config
+from cineray.core.content import Local
 from cineray.core.errors import ConfigError
 from cineray.training.backbones import BackboneConfig, EncoderConfig
 from cineray.training.backbones.base import Reads
@@ -51,7 +52,7 @@ class EncodingConfig(Config):
     """What predicts one subject's responses from pictures, and where its regions are."""
 
     network: EncoderConfig
-    masks_file: str | None = None
+    masks_file: Local | None = None
     """HDF5 with a group for each subject and in it a mask over voxels for each region (`brain_corr@V1`, …)."""
     masks_group: str | None = None
     """That group, where it is not called as the subject."""

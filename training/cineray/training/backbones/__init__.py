@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cineray.core.config import Config
+from cineray.core.content import Local
 from cineray.training.backbones.base import Backbone, TextBackbone
 from cineray.training.backbones.framewise import framewise
 from cineray.training.backbones.hugging_face import (
@@ -60,7 +61,7 @@ class LinearEncoderConfig(Config):
 
     name: Literal["linear_encoder"] = "linear_encoder"
     frames: FrameBackboneConfig
-    weights_file: str
+    weights_file: Local
     """``weight`` (voxels, dim) and ``bias`` (voxels,)."""
 
     def build(self) -> Backbone:

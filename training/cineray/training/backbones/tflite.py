@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cineray.core.config import Config
+from cineray.core.content import Local
 from cineray.core.errors import ConfigError
 from cineray.training.backbones.base import Backbone
 
@@ -21,7 +22,7 @@ class TFLiteConfig(Config):
     """
 
     name: Literal["tflite"] = "tflite"
-    file: str
+    file: Local
     output: Literal["logits", "embedding"] = "logits"
 
     def build(self) -> Backbone:

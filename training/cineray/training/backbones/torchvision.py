@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from cineray.core.config import Config
+from cineray.core.content import Local
 from cineray.core.errors import ConfigError
 from cineray.training.backbones.base import IMAGENET, Backbone, as_pixels, read_weights
 
@@ -21,22 +22,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-IMAGENETS = "imagenet"
-
-
 class TorchvisionConfig(Config):
     """Class scores, or the values at one node of the graph, such as ``features.4`` of ``alexnet``."""
 
     name: Literal["torchvision"] = "torchvision"
     arch: str
     """As `torchvision.models.get_model` calls it."""
-    weights_file: str
+    weights_file: Local
     """``.safetensors`` or ``.pth``."""
     node: str | None = None
     """Where the embedding is taken; None gives class scores."""
     px: int = 224
     num_classes: int = 1000
-    class_names: str | None = None
+    class_names: Literal["imagenet"] | Local | None = None
     """``imagenet`` for weights trained on it, or a text file, one name a line in the order of the scores. None leaves
     the classes without names, which they need only beside annotated ones."""
 
@@ -69,13 +67,13 @@ class TorchvisionConfig(Config):
     def _classes(self) -> tuple[str, ...]:
         if self.class_names is None:
             return ()
-        if self.class_names == IMAGENETS:
+        if self.class_names == "imagenet":
             names = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
         elif Path(self.class_names).is_file():
             names = Path(self.class_names).read_text(encoding="utf-8").splitlines()
         else:
             raise ConfigError(
-                f"found no file '{self.class_names}', expected '{IMAGENETS}' or a text file of names, one class a line"
+                f"found no file '{self.class_names}', expected 'imagenet' or a text file of names, one class a line"
             )
         if len(names) != self.num_classes:
             raise ConfigError(

@@ -19,6 +19,7 @@ from torch import nn
 from torchvision.models import ShuffleNetV2
 
 from cineray.core.config import Config
+from cineray.core.content import Local
 from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.dataset import Dataset
 from cineray.training.backbones.base import IMAGENET, Backbone, as_pixels
@@ -48,7 +49,7 @@ class TrainedConfig(Config):
     """A classifier that `train_classifier` left in a folder: class scores, and the layer below them."""
 
     name: Literal["trained"] = "trained"
-    folder: str
+    folder: Local
 
     def build(self) -> Backbone:
         """Read ``classifier.json`` and ``classifier.safetensors``."""

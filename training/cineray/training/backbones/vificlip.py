@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cineray.core.config import Config
+from cineray.core.content import Local
 from cineray.core.errors import ConfigError
 from cineray.training.backbones.base import IMAGENET, Backbone, as_pixels
 
@@ -30,7 +31,7 @@ class ViFiClipConfig(Config):
     """Frames evenly spread over the video, the centre of each, normalised as ImageNet; features averaged."""
 
     name: Literal["vifi_clip"] = "vifi_clip"
-    weights_file: str
+    weights_file: Local
     """As published: a torch file with ``model`` in it, of which nothing but tensors and plain values is read."""
     num_frames: int = Field(default=16, ge=1)
 
