@@ -9,6 +9,7 @@ from cineray.training.evaluate import evaluate, format_table
 from cineray.training.evaluate_video import EvaluateVideoConfig, evaluate_video, format_video_table
 from cineray.training.predict import predict, read_run
 from cineray.training.report import report
+from cineray.training.resume import identity
 from cineray.training.row_labels import SELECTED, UNKNOWN, selection
 from cineray.training.run import Run
 from cineray.training.video_report import video_report
@@ -43,6 +44,14 @@ def test_what_was_chosen_by_test_scores_is_told_of_all_that_start_from_it(tmp_pa
     assert selection(a_run("grandchild", start=tmp_path / "child")) == (SELECTED,)
     assert selection(a_run("other", start=tmp_path / "last")) == ()
     assert selection(a_run("orphan", start=tmp_path / "gone")) == (UNKNOWN,)
+
+
+def test_a_corrected_label_is_no_other_run():
+    weights = {"file": "stage1.pth", "parts": ["backbone"]}
+    said, corrected, other = (
+        a_run("own", published=[weights | more]) for more in ({}, {"selected_on_test": False}, {"file": "other.pth"})
+    )
+    assert identity(said) == identity(corrected) != identity(other)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,14 @@ def identity(run: Run) -> str:
     """Fingerprint of the settings that decide the trained weights.
 
     Not the name, how the work is spread, how often it is saved and how it is scored; nor where the data set lies, whose
-    content has a fingerprint of its own.
+    content has a fingerprint of its own; nor what is told of how others chose the weights that it begins with.
     """
+    published = getattr(run.model, "published", ())
+    told = {"published": tuple(w.model_copy(update={"selected_on_test": True}) for w in published)} if published else {}
     same = {
         "name": "",
         "view": run.view.model_copy(update={"dataset": ""}),
+        "model": run.model.model_copy(update=told),
         "strategy": StrategyConfig(),
         "num_workers": 1,
         "fault": FaultConfig(),
