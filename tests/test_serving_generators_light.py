@@ -170,8 +170,21 @@ def test_a_decoded_flow_moves_the_picture(library):
     np.testing.assert_array_equal(still, np.repeat(picture[None], frames, 0))
     with pytest.raises(DataError, match="got no flow"):
         generator.videos([Condition(tokens=tokens, blurry=blurry)], picture[None])
-    with pytest.raises(ConfigError, match=r"faint=0\.1 beside moves=blurry, expected moves=flow"):
-        NearestConfig.parse({"faint": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        ({"faint": 0.1}, "faint=0.1 beside moves=blurry and light=1"),
+        ({"moves": "flow", "doubt": 0.1}, "doubt=0.1 beside moves=flow and light=1"),
+        ({"moves": "nothing", "light": 0, "cutoff": 0.1}, "cutoff=0.1 beside moves=nothing and light=0"),
+    ],
+)
+def test_settings_of_the_generator_that_do_nothing_are_refused(settings, idle):
+    with pytest.raises(ConfigError, match=f"found {idle}, where it does nothing; leave it at "):
+        NearestConfig.parse(settings)
+    for acting in ({"light": 0.0, "cutoff": 0.1, "doubt": 0.1}, {"moves": "flow", "faint": 0.1, "cutoff": 0.1}):
+        assert NearestConfig.loads(NearestConfig.parse(acting).dump()) == NearestConfig.parse(acting)
 
 
 def test_the_pool_codec_turns_small_pictures_into_frames():

@@ -47,9 +47,17 @@ class NearestConfig(Config):
     (`cineray.serving.generators.blend.places`); towards 0 it stands at the likeliest alone."""
 
     @model_validator(mode="after")
-    def _used(self) -> Self:
-        if self.faint and self.moves != "flow":
-            raise ConfigError(f"found faint={self.faint} beside moves={self.moves}, expected moves=flow; leave one out")
+    def _each_setting_acts(self) -> Self:
+        """A search over one that does nothing compares nothing."""
+        moves, light = self.moves, self.light
+        inert = {"faint": moves != "flow", "doubt": moves != "blurry", "cutoff": moves != "blurry" and light == 0}
+        for name in (name for name, idle in inert.items() if idle):
+            found, default = getattr(self, name), type(self).model_fields[name].default
+            if found != default:
+                raise ConfigError(
+                    f"found {name}={found} beside moves={moves} and light={light:g}, where it does nothing; leave it "
+                    f"at {default}"
+                )
         return self
 
     def build(self, *, library: Library) -> "NearestGenerator":
