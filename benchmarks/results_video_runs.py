@@ -39,7 +39,7 @@ from cineray.training.reconstructions import Origin, Reconstruction, Reconstruct
 from cineray.training.run import EvaluationConfig, Run
 from cineray.training.world import World
 
-__all__ = ["KINDS", "Plan", "Seed"]
+__all__ = ["GENERATOR", "KINDS", "Plan", "Seed", "reconstruct"]
 
 WORDS, LATENTS, MOTION = "words", "latents", "motion"
 SPLIT = SplitConfig(
@@ -55,7 +55,7 @@ GENERATOR = NearestConfig(agreement=1.0, moves="flow", faint=FAINT, light=0.0)
 DATA, RUNS = "data", ("semantic", "perception", "motion")
 KINDS = ("full", "shuffled", "mean_frame", "no_keyframe", "no_blurry", "ceiling", "true_latents")
 """Whole pipeline; the same videos beside wrong clips; one picture for all; without one of the two streams; and what no
-decoder gets beyond: the pipeline given true words and latents, and true latents as they are."""
+decoder gets beyond: the pipeline given true words, latents and motion, and true latents as they are."""
 
 
 class Plan(Config):
@@ -83,6 +83,7 @@ class Seed:
 
     plan: Plan
     seed: int
+    penalty: float = PENALTY
 
     @property
     def source(self) -> WatchedConfig:
@@ -104,7 +105,7 @@ class Seed:
         plan = self.plan.model_copy(update={"seeds": (), "out": "", "data": ""}).fingerprint()[:6]
         own = Path(self.plan.out) / plan / f"seed-{self.seed}"
         if name == DATA:
-            return str(own / DATA)
+            return str(own / f"{DATA}-{self.source.override({'folder': '', 'seed': 0}).fingerprint()[:6]}")
         runs = {run.name: f"{run.name}-{_settings(run)}" for run in self._runs}
         if name in runs:
             return str(own / runs[name])
@@ -130,9 +131,12 @@ class Seed:
 
     def make_videos(self) -> None:
         """Every kind, of the test split."""
-        self._reconstruct("full")
-        self._reconstruct("no_keyframe", use_keyframe=False)
-        self._reconstruct("no_blurry", use_blurry=False)
+        for kind, without in (
+            ("full", {}),
+            ("no_keyframe", {"use_keyframe": False}),
+            ("no_blurry", {"use_blurry": False}),
+        ):
+            reconstruct(self.pipeline(kind, **without), self.folder(kind), "test")
         full = Reconstructions.open(Store.at(self.folder("full")), "test")
         clips = [full.read(entry.example) for entry in full.entries]
         self._write("shuffled", full, self._shuffled(clips))
@@ -198,28 +202,20 @@ class Seed:
             name="motion",
             seed=self.seed,
             view=self._view(MOTION, raw=True),
-            model=RidgeConfig(penalties=(PENALTY,)),
+            model=RidgeConfig(penalties=(self.penalty,)),
             losses=(MSEConfig(target=MOTION),),
             optim=OptimConfig(epochs=0, batch_size=64),
             evaluation=EvaluationConfig(clip_s=2.0),
         )
 
-    def _pipeline(self, kind: str, **changes: bool) -> VideoPipelineConfig:
+    def pipeline(self, kind: str, **changes: bool) -> VideoPipelineConfig:
+        """Settings that make a kind of video."""
         own = {"name": kind, "codec": Taef2CodecConfig(part=self._taef2), "seed": self.seed}
         return _pipeline(*map(self.folder, RUNS)).model_copy(update=own | changes)
 
-    def _reconstruct(self, kind: str, **changes: bool) -> None:
-        config = self._pipeline(kind, **changes)
-        job = Job.of_split(config, self.folder(kind), "test")
-        pieces = job.begin()
-        if pieces:
-            for _ in job.run(VideoPipeline.open(config), pieces):
-                pass
-        job.finish()
-
     def _ceiling(self, clips: list[Reconstruction]) -> Iterator[Reconstruction]:
-        """What the generator makes of true words and latents."""
-        pipeline, dataset = VideoPipeline.open(self._pipeline("full")), Dataset.open(self.folder(DATA))
+        """What the generator makes of true words, latents and motion."""
+        pipeline, dataset = VideoPipeline.open(self.pipeline("full")), Dataset.open(self.folder(DATA))
         ids = dataset.stimuli(["stimulus_id"])["stimulus_id"].to_pylist()
         for clip in clips:
             row = np.array([ids.index(clip.stimulus_id)])
@@ -253,6 +249,16 @@ class Seed:
         for clip in clips:
             folder.write(clip)
         folder.finish()
+
+
+def reconstruct(config: VideoPipelineConfig, folder: str, split: str) -> None:
+    """Every clip of a split; what is there already stays."""
+    job = Job.of_split(config, folder, split)
+    pieces = job.begin()
+    if pieces:
+        for _ in job.run(VideoPipeline.open(config), pieces):
+            pass
+    job.finish()
 
 
 def _pipeline(semantic: str, perception: str, motion: str) -> VideoPipelineConfig:

@@ -11,7 +11,7 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.split import make_split
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.nearest import NearestConfig
-from cineray.serving.library import Library
+from cineray.serving.library import Index, Library
 from cineray.training.run import Run
 from tiny_video import tiny_video
 
@@ -73,6 +73,22 @@ def test_nearest_is_the_largest_cosine_of_centred_tokens(library, monkeypatch):
     rows, similarity = library.nearest(torch.from_numpy(query).float()[:, None])
     assert rows.tolist() == library.rows[cosine.argmax(1)].tolist()
     np.testing.assert_allclose(similarity, cosine.max(1), atol=1e-5)
+
+
+def test_a_kind_that_fills_the_library_is_not_its_origin():
+    """Nine clips in ten are of one kind; a prediction of it that falls short of it is of that kind all the same."""
+    rng = np.random.default_rng(0)
+    kinds = rng.standard_normal((5, 12))
+    values = kinds[[0] * 36 + [1, 2, 3, 4]]
+    mean = kinds.mean(0)
+    query = values.mean(0) + 0.7 * (kinds[0] - values.mean(0)) + 0.05 * (kinds[1] - kinds[0])
+    found = Index.of(values.astype(np.float32)).similarity(torch.from_numpy(query)[None].float())[:, 0]
+    off = values - mean
+    cosine = off @ (query - mean) / np.linalg.norm(off, axis=1) / np.linalg.norm(query - mean)
+    np.testing.assert_allclose(found, cosine, atol=1e-5)
+    assert found.argmax() < 36
+    wrong = (values - values.mean(0)) @ (query - values.mean(0)) / np.linalg.norm(values - values.mean(0), axis=1)
+    assert wrong.argmax() >= 36, "the mean over all clips would have chosen another kind"
 
 
 def test_latents_have_their_say_beside_the_tokens(run):

@@ -1,5 +1,6 @@
 """The stimuli a run was trained on: the only ones whose pictures and captions a reconstruction may use."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,16 +30,19 @@ class Index:
     values: NDArray[np.floating]
     """(clips, dim)."""
     mean: Tensor
-    """(dim,)."""
+    """(dim,) of the different vectors among them: what half of the clips have in common must not become the origin,
+    from where a prediction that falls short of it looks like all the others."""
 
     @classmethod
     def of(cls, values: NDArray[np.floating]) -> Self:
         """(clips, ...), flattened."""
         flat = values.reshape(len(values), -1)
-        return cls(flat, torch.from_numpy(flat.mean(0, dtype=np.float64)).float())
+        once = np.zeros(len(flat), bool)
+        once[list({hashlib.sha256(row.tobytes()).digest(): number for number, row in enumerate(flat)}.values())] = True
+        return cls(flat, torch.from_numpy(flat.mean(0, np.float64, where=once[:, None])).float())
 
     def similarity(self, queries: Tensor) -> Tensor:
-        """(queries, ...) to (clips, queries): the cosine after the training mean is taken from both sides.
+        """(queries, ...) to (clips, queries): the cosine after the mean is taken from both sides.
 
         Raw CLIP tokens all point one way, and so do latents of one film.
         """
