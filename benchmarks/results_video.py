@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from benchmarks.results_video_report import write_page
 from benchmarks.results_video_runs import KINDS, Plan, Seed
+from numpy.typing import NDArray
 
 from cineray.core.records import progress
 from cineray.core.storage import Store
@@ -58,9 +60,34 @@ def results(plan: Plan) -> dict[str, Any]:
         "num_clips": tables["full"][0]["ssim"]["num_clips"],
         "num_subjects": plan.num_subjects,
         "differences": differences,
+        "motion": _by_film(folders["full"], folders["mean_frame"]),
         "seeds": list(plan.seeds),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _by_film(full: list[str], still: list[str]) -> dict[str, dict[str, float]]:
+    """Kind of film -> number of its test clips, end-point error of the pipeline and of a still picture."""
+    kinds = [_kinds(folder) for folder in full]
+    values = {name: [_values(folder, "epe") for folder in where] for name, where in (("full", full), ("still", still))}
+    found = {}
+    for kind in sorted(set(kinds[0])):
+        means = {
+            name: float(np.mean([v[:, np.array(k) == kind] for v, k in zip(of_seeds, kinds, strict=True)]))
+            for name, of_seeds in values.items()
+        }
+        found[kind] = {"clips": float(kinds[0].count(kind)), **means}
+    return found
+
+
+def _kinds(folder: str) -> list[str]:
+    """Of every test clip: the folder its file lies in, or the file."""
+    return [name.rpartition("-")[0].partition("/")[0] for name in read_evaluation(Store.at(folder), "test")["stimuli"]]
+
+
+def _values(folder: str, metric: str) -> NDArray[np.float64]:
+    """(subjects, clips)."""
+    return np.array(read_evaluation(Store.at(folder), "test")["values"][metric])
 
 
 def _scores(folder: str, judge: EvaluateVideoConfig) -> dict[str, Any]:
