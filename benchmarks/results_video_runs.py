@@ -72,6 +72,8 @@ class Plan(Config):
     train_repeats: int = 4
     test_repeats: int = 10
     """Of validation and test, whose clips are decoded from the mean of them, as those of cc2017 are."""
+    most_clips: int = 12
+    """Of a file that are scored, evenly spread over its part of the test film: no file may decide alone."""
     epochs: int = 15
     perception_epochs: int = 4
     """Beyond, it learns the clips by heart."""
@@ -130,15 +132,17 @@ class Seed:
             train(run, World(), lambda normaliser, run=run: open_feed(run, normaliser), store)
 
     def make_videos(self) -> None:
-        """Every kind, of the test split."""
-        for kind, without in (
-            ("full", {}),
-            ("no_keyframe", {"use_keyframe": False}),
-            ("no_blurry", {"use_blurry": False}),
-        ):
-            reconstruct(self.pipeline(kind, **without), self.folder(kind), "test")
-        full = Reconstructions.open(Store.at(self.folder("full")), "test")
-        clips = [full.read(entry.example) for entry in full.entries]
+        """Every kind, of the test clips that are scored."""
+        made = {"full": {}, "no_keyframe": {"use_keyframe": False}, "no_blurry": {"use_blurry": False}}
+        for kind, without in made.items():
+            reconstruct(self.pipeline(kind, **without), f"{self.folder(kind)}-all", "test")
+        folders = {kind: Reconstructions.open(Store.at(f"{self.folder(kind)}-all"), "test") for kind in made}
+        full = folders["full"]
+        scored = _spread([entry.stimulus_id for entry in full.entries], self.plan.most_clips)
+        examples = [entry.example for entry in full.entries if entry.stimulus_id in scored]
+        for kind, folder in folders.items():
+            self._write(kind, full, (folder.read(example) for example in examples))
+        clips = [full.read(example) for example in examples]
         self._write("shuffled", full, self._shuffled(clips))
         picture = self._mean_frame()
         self._write(
@@ -274,6 +278,18 @@ def _pipeline(semantic: str, perception: str, motion: str) -> VideoPipelineConfi
 def _settings(run: Run) -> str:
     """Six hex digits of all that decides a run, wherever its data set lies."""
     return run.override({"view.dataset": ""}).fingerprint()[:6]
+
+
+def _spread(stimuli: list[str], most: int) -> set[str]:
+    """At most so many clips of each file, the first and the last among them."""
+    files: dict[str, list[str]] = {}
+    for stimulus in sorted(set(stimuli)):
+        files.setdefault(stimulus.rpartition("-")[0], []).append(stimulus)
+    return {
+        found[int(at)]
+        for found in files.values()
+        for at in np.linspace(0, len(found) - 1, min(most, len(found))).round()
+    }
 
 
 def _file(clip: Reconstruction) -> str:
