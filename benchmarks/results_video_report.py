@@ -44,21 +44,7 @@ def _page(plan: Plan, found: Mapping[str, Any]) -> str:
 `make results-video` on {datetime.date.today().isoformat()}: {len(found["seeds"])} seeds ({seeds}), each with brains,
 weights and an order of clips of its own.
 
-23 real films (Intel IoT DevKit, CC BY 4.0) watched by {found["num_subjects"]} synthetic people a seed (source
-`watched`: brains with a known code, {plan.voxels[0]} to {plan.voxels[1]} voxels). The films last minutes and are shown
-{plan.slow:g} times slower than they were filmed, in clips of 2 s and 6 frames; training clips seen {plan.train_repeats}
-times, and as often backwards. The first half of every file trains, a fifth chooses checkpoints, the last fifth is
-tested, {plan.most_clips} clips of a file at most, evenly spread: {found["num_clips"]} clips, seen {plan.test_repeats}
-times and decoded from the mean of these, as cc2017's are. Test clips lie in other parts of the same files.
-
-The semantic reconstructor learns the words of the captions (here the names of the files, which the semantic voxels
-know), the perception reconstructor latents of the tiny autoencoder, and ridge the motion of a clip in 12 x 12 places
-(encoder `motion`; motion voxels read the square roots of speeds in such places, of the same flow estimator that the
-end-point error uses). The generator is `nearest`, which takes pictures from training clips alone, those most like words
-and latents, and moves them by the decoded motion (`{_generator()}`, chosen with the penalty on the validation film of
-seed 100, which is not among these: `python -m benchmarks.results_video_choice`). "Without the blurry video" leaves out
-latents and motion, the whole perception stream. The judges are quantised MobileNets that nothing here was trained with:
-v2 classifies, v1's embedding gives similarity and retrieval.
+{_protocol(plan, found)}
 
 Values are means over seeds; differences are paired clip by clip (seeds averaged), with 95 % intervals that resample
 blocks of consecutive clips.
@@ -79,6 +65,25 @@ flow_cos: cosine with the true flow where that is more than a pixel, 0 for a sti
 NeuroClips' own ablation (arXiv 2410.19452, subject 1): without the blurry video SSIM falls (.392 to .256) and semantics
 hold; without the keyframe 2-way and 50-way fall and SSIM rises (.413).
 """
+
+
+def _protocol(plan: Plan, found: Mapping[str, Any]) -> str:
+    """Who saw what, and what was made of it."""
+    return f"""23 real films (Intel IoT DevKit, CC BY 4.0) watched by {found["num_subjects"]} synthetic people a seed (source
+`watched`: brains with a known code, {plan.voxels[0]} to {plan.voxels[1]} voxels). The films last minutes and are shown
+{plan.slow:g} times slower than they were filmed, in clips of 2 s and 6 frames; training clips seen {plan.train_repeats}
+times, and as often backwards. The first half of every file trains, a fifth chooses checkpoints, the last fifth is
+tested, {plan.most_clips} clips of a file at most, evenly spread: {found["num_clips"]} clips, seen {plan.test_repeats}
+times and decoded from the mean of these, as cc2017's are. Test clips lie in other parts of the same files.
+
+The semantic reconstructor learns the words of the captions (here the names of the files, which the semantic voxels
+know), the perception reconstructor latents of the tiny autoencoder, and ridge the motion of a clip in 12 x 12 places
+(encoder `motion`; motion voxels read the square roots of speeds in such places, of the same flow estimator that the
+end-point error uses). The generator is `nearest`, which takes pictures from training clips alone, those most like words
+and latents, and moves them by the decoded motion (`{_generator()}`, chosen with the penalty on the validation film of
+seed 100, which is not among these: `python -m benchmarks.results_video_choice`). "Without the blurry video" leaves out
+latents and motion, the whole perception stream. The judges are quantised MobileNets that nothing here was trained with:
+v2 classifies, v1's embedding gives similarity and retrieval."""
 
 
 def _goals(found: Mapping[str, Any]) -> str:
