@@ -72,8 +72,8 @@ def _protocol(plan: Plan, found: Mapping[str, Any]) -> str:
     return f"""23 real films (Intel IoT DevKit, CC BY 4.0) watched by {found["num_subjects"]} synthetic people a seed
 (source `watched`: brains with a known code, {plan.voxels[0]} to {plan.voxels[1]} voxels). The films last minutes and
 are shown {plan.slow:g} times slower than they were filmed, in clips of 2 s and 6 frames; training clips seen
-{plan.train_repeats} times, and as often backwards. The first half of every file trains, a fifth chooses checkpoints, the
-last fifth is tested, {plan.most_clips} clips of a file at most, evenly spread: {found["num_clips"]} clips, seen
+{plan.train_repeats} times, and as often backwards. The first half of every file trains, a fifth chooses checkpoints,
+the last fifth is tested, {plan.most_clips} clips of a file at most, evenly spread: {found["num_clips"]} clips, seen
 {plan.test_repeats} times and decoded from the mean of these, as cc2017's are. Test clips lie in other parts of the same
 files.
 
