@@ -91,6 +91,21 @@ def test_a_kind_that_fills_the_library_is_not_its_origin():
     assert wrong.argmax() >= 36, "the mean over all clips would have chosen another kind"
 
 
+def test_of_equal_clips_the_seed_draws_one(library):
+    """Four clips have one token; each is drawn about as often, always the same by one seed, and none of the others."""
+    values = np.eye(6, dtype=np.float32)[[0, 1, 2, 2, 2, 2]]
+    alike = replace(library, rows=np.arange(10, 16), tokens=Index.of(values))
+    query = torch.from_numpy(values[[2]])
+    drawn = [int(alike.nearest(query, seeds=(seed,))[0]) for seed in range(400)]
+    counts = np.bincount(drawn, minlength=16)
+    assert counts.nonzero()[0].tolist() == [12, 13, 14, 15]
+    assert counts.max() < 140, "a fair draw of 400 exceeds 140 of 100 expected with p < 1e-5"
+    assert drawn[:50] == [int(alike.nearest(query, seeds=(seed,))[0]) for seed in range(50)]
+    both, _ = alike.nearest(torch.from_numpy(values[[0, 2]]), seeds=(7, 8))
+    assert both.tolist() == [10, drawn[8]]
+    assert int(alike.nearest(query)[0]) == 12
+
+
 def test_latents_have_their_say_beside_the_tokens(run):
     """By numpy: the weighted mean of two cosines; without latents the tokens decide alone."""
     library = Library.of(Dataset.open(run.view.dataset), run.view, "features", "frames", "latents")

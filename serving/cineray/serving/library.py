@@ -1,6 +1,7 @@
 """The stimuli a run was trained on: the only ones whose pictures and captions a reconstruction may use."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,6 +22,9 @@ AXES = "frames height width channels"
 
 CHUNK = 512
 """Stimuli whose tokens are compared together: at CLIP's 256 x 1664 this is under a gigabyte."""
+
+EQUAL = 1e-6
+"""Similarities closer than this differ by rounding."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,15 @@ class Library:
         """Frames per second of the clips."""
         return self.shape[0] / float(self.dataset.stimuli(["length_s"])["length_s"].to_numpy()[self.rows[0]])
 
-    def nearest(self, tokens: Tensor, latents: Tensor | None = None, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    def nearest(
+        self, tokens: Tensor, latents: Tensor | None = None, weight: float = 1.0, seeds: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor]:
         """(queries, tokens, dim) to the stimulus row most alike and its similarity, both (queries,).
 
         ``latents`` (queries, frames, channels, height, width) have a say of ``weight`` beside the tokens' 1; the
-        similarity is then the weighted mean of the two.
+        similarity is then the weighted mean of the two. Of stimuli that are equally alike (clips of one caption have
+        the same words) the query's seed draws one, or the first is taken where there are no ``seeds``: that is how a
+        film begins, and so no fair sample of it.
         """
         similarity = self.tokens.similarity(tokens)
         if latents is not None:
@@ -117,6 +125,9 @@ class Library:
                 raise DataError("the training stimuli were read without latents, expected Library.of(..., latents=…)")
             similarity = (similarity + weight * self.latents.similarity(latents)) / (1 + weight)
         best, at = similarity.max(0)
+        for query, seed in enumerate(seeds):
+            equal = torch.nonzero(similarity[:, query] >= best[query] - EQUAL)[:, 0]
+            at[query] = equal[np.random.default_rng(seed).integers(len(equal))]
         return torch.from_numpy(self.rows)[at], best
 
     def frames(self, row: int) -> NDArray[np.uint8]:

@@ -94,7 +94,7 @@ class NearestGenerator:
             raise DataError("generator 'nearest' got no tokens, which it looks its keyframe up by; give a semantic run")
         compared = condition.latents if self.config.agreement > 0 else None
         latents = None if compared is None else compared[None]
-        row = int(self.library.nearest(condition.tokens[None], latents, self.config.agreement)[0])
+        row = int(self.library.nearest(condition.tokens[None], latents, self.config.agreement, (condition.seed,))[0])
         return self.library.frames(row)
 
     def _video(self, condition: Condition, keyframe: NDArray[np.uint8]) -> NDArray[np.uint8]:
