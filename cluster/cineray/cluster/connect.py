@@ -10,7 +10,6 @@ from pathlib import Path
 from textwrap import shorten
 
 from cineray.core.errors import CinerayError
-from cineray.core.pretrained import PARTS_VARIABLE, parts_folder
 
 __all__ = ["connected"]
 
@@ -60,6 +59,8 @@ _QUIET = {"log_to_driver": False, "logging_level": logging.WARNING}
 def _prepare_environment(*, private: bool) -> None:
     """Defaults for everything that Ray starts from here; what the user has set stays."""
     import torch
+
+    from cineray.core.pretrained import PARTS_VARIABLE, parts_folder
 
     if private:
         # A private Ray asks for a token by itself. Given one, it makes none, which it would keep in the home folder.
