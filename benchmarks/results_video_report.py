@@ -82,7 +82,8 @@ know), the perception reconstructor latents of the tiny autoencoder, and ridge t
 (encoder `motion`; motion voxels read the square roots of speeds in such places, of the same flow estimator that the
 end-point error uses). The generator is `nearest`, which takes pictures from training clips alone, those most like words
 and latents, and moves them by the decoded motion (`{_generator()}`, chosen with the penalty on the validation film of
-seed 100, which is not among these: `python -m benchmarks.results_video_choice`). "Without the blurry video" leaves out
+seed 100, which is not among these: `faint` and the penalty by `python -m benchmarks.results_video_choice`, the rest
+before, with fewer voxels). "Without the blurry video" leaves out
 latents and motion, the whole perception stream. The judges are quantised MobileNets that nothing here was trained with:
 v2 classifies, v1's embedding gives similarity and retrieval."""
 
@@ -126,9 +127,8 @@ that was decoded had a lower error than a still picture (2.621 both). With these
 them of one film, the same videos are above the mean frame's n-way@10 without certainty (.240, -.095 … .550); therefore
 no file has more than {most} clips. Words alone leave all clips of a file equal, and the clip's seed draws one. Were it
 the first, as in a try before, SSIM without the blurry video would be as high as with it (difference .001, -.015 …
-.017): films begin with scenes that stand still. Both choices were made after test figures had been seen; on
-all validation clips of these seeds, which had no part in them, the blurry video adds .030 (.010 … .053) of SSIM and
-takes .019 (.006 … .035) off the end-point error."""
+.017): films begin with scenes that stand still. Both choices were made after test figures had been seen, so
+n-way above the mean frame's and the gain in SSIM want a confirmation on films that had no part in this."""
 
 
 def _films(found: Mapping[str, Any]) -> str:

@@ -135,20 +135,22 @@ class WatchedConfig(Config):
         """The clips, file by file; a film's own time runs through its files, slowed down as they are shown."""
         begun_s = dict.fromkeys(FILMS, 0.0)
         for category in self.files:
-            clips, columns = self.clips(category), self._columns(category)
+            clips, pictures = self.clips(category), self._pictures(category)
             first_s = {cut.film: cut.start_s for cut in reversed(clips)}
             end_s = begun_s
             for number, (film, start_s, length_s, _) in enumerate(clips):
+                name = _clip_id(category, number)
+                features = self.units[film][name].mean(0).astype(np.float32)
                 onset_s = begun_s[film] + (start_s - first_s[film]) * self.clip_s / length_s
                 end_s = end_s | {film: onset_s + self.clip_s}
                 yield Stimulus(
-                    stimulus_id=_clip_id(category, number),
+                    stimulus_id=name,
                     film=film,
                     onset_s=onset_s,
                     length_s=self.clip_s,
                     group=f"{film}/{category}",
                     caption=_words(category),
-                    targets={name: column[number] for name, column in columns.items()},
+                    targets={"frames": pictures[number], "features": features},
                 )
             begun_s = end_s
 
@@ -219,11 +221,6 @@ class WatchedConfig(Config):
         which = np.zeros((*pictures.shape[:2], len(self.files)))
         which[..., list(self.files).index(category)] = 1
         return np.concatenate([seen_units(pictures), which], axis=2)
-
-    def _columns(self, category: str) -> dict[str, NDArray]:
-        pictures = self._pictures(category)
-        features = self._simple(category, pictures).mean(1).astype(np.float32)
-        return {"frames": pictures, "features": features}
 
     def _runs(self, subject: str, brain: Brain, film: str, repeat: int) -> Iterator[Recording]:
         clips = list(self.units[film])
