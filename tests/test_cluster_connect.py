@@ -16,6 +16,7 @@ import pytest
 from cineray.cluster.connect import ROOTS, _checkout, connected
 from cineray.core.errors import CinerayError
 from conftest import REPOSITORY
+from toys import toy_run
 
 CONNECT = """
 import time
@@ -94,6 +95,45 @@ def test_a_private_ray_is_closed_to_others_and_leaves_the_home_folder_alone(unre
     assert list(tmp_path.iterdir()) == []
 
 
+SEARCHING = """
+import json, os
+import ray
+from cineray.cluster.connect import connected
+
+class Cleaner:  # as Ray Train starts its own: detached, with variables of its own
+    def wrong(self, without):
+        from cineray.training.tune import _wrong_with_state_api
+        os.environ.pop(without, None)
+        return _wrong_with_state_api()
+
+with connected(num_cpus=1, searching=True):
+    options = {"lifetime": "detached", "runtime_env": {"env_vars": {"ITS": "own"}}}
+    cleaners = [ray.remote(num_cpus=0)(Cleaner).options(**options).remote() for _ in range(2)]
+    wrong = [cleaner.wrong.remote(name) for cleaner, name in zip(cleaners, ("", "RAY_ADDRESS"))]
+    print(json.dumps(ray.get(wrong)))
+"""
+ANOTHER_RAY = """
+import sys, ray
+ray.init(address="local", num_cpus=1)
+print("it runs", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_search_asks_its_own_ray_beside_another(unreachable, tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ANOTHER_RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert b"it runs" in other.stdout.readline()
+            wrong, without_address = json.loads(told(start(SEARCHING, tmp_path))[-1])
+        finally:
+            other.communicate()
+    assert wrong == ""
+    assert without_address.startswith("found no answer (Found multiple active Ray instances")
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Address of a running cluster of two nodes."""
@@ -120,15 +160,37 @@ def test_a_cluster_runs_the_code_of_the_checkout(unreachable, cluster, monkeypat
         module = importlib.import_module({"core": "cineray.core.config"}.get(root, "cineray.training.run"))
         return str(module.__file__), Path(str(module.__file__)).read_bytes()
 
+    def address() -> str | None:
+        return os.environ.get("RAY_ADDRESS")
+
     monkeypatch.setenv("RAY_ADDRESS", cluster)
-    with connected():
+    with connected(searching=True):
         assert sum(node["Alive"] for node in ray.nodes()) == 2
         found = ray.get([ray.remote(where).remote(root) for root in ("core", "training")], timeout=120)
+        assert ray.get(ray.remote(address).remote()) == ray.get_runtime_context().gcs_address
     assert not ray.is_initialized()
     for (path, content), name in zip(found, ("core/cineray/core/config", "training/cineray/training/run"), strict=True):
         assert "py_modules_files" in path  # Ray's copy comes before what is installed on the node
         assert path.endswith(f"/{name.partition('/')[2]}.py")
         assert content == (REPOSITORY / f"{name}.py").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_search_is_refused_where_its_stopped_trials_would_keep_their_cpus(
+    unreachable, cluster, tmp_path, monkeypatch
+):
+    from cineray.training.space import SearchConfig
+    from cineray.training.tune import Search, search
+
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    what = Search(run=toy_run(), space={}, search=SearchConfig())
+    with (
+        connected(searching=True),
+        pytest.raises(CinerayError, match=r"found no answer .*expected Ray's state API .*start Ray with its dashboard"),
+    ):
+        search(what, str(tmp_path / "search"))
+    assert not (tmp_path / "search").exists()
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def tune(words: list[str]) -> None:
         print(run.dump(), end="")
         print("\n".join(f"search.{key}: {dimension}" for key, dimension in space.items()))
         return
-    with claimed(store), connected(dashboard=True):
+    with claimed(store), connected(searching=True):
         from cineray.training.tune import Search, format_trials, search
 
         found = search(

@@ -17,13 +17,13 @@ ROOTS = ("core", "datasets", "training", "serving", "cluster")
 
 
 @contextmanager
-def connected(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
+def connected(*, num_cpus: int | None = None, searching: bool = False) -> Iterator[None]:
     """Connect, and leave at the end; a private Ray ends with the block.
 
     Args:
         num_cpus: of a private Ray; None takes what the machine has.
-        dashboard: of a private Ray. Without it Ray Train does not take back what a run held that was stopped from
-            outside, as searches stop trials.
+        searching: Ray's state API answers, and workers ask this cluster's, whatever other Ray runs on the machine. Ray
+            Train needs it to take back what a run held that was stopped from outside, as searches stop trials.
 
     Raises:
         CinerayError: the cluster cannot be reached.
@@ -31,14 +31,16 @@ def connected(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterat
     address = os.environ.get("RAY_ADDRESS") or "local"
     private = address == "local"
     _prepare_environment(private=private)
+    # By name: Ray Train's own runtime environments inherit it.
+    hook = {"worker_process_setup_hook": f"{__name__}.{name_own_cluster.__name__}"} if searching else {}
     import ray
 
     try:
         if private:
-            ray.init(address=address, num_cpus=num_cpus, include_dashboard=dashboard, **_QUIET)
+            ray.init(address=address, num_cpus=num_cpus, include_dashboard=searching, runtime_env=hook, **_QUIET)
         else:
             with _one_attempt():
-                ray.init(address=address, runtime_env={"py_modules": _checkout()}, **_QUIET)
+                ray.init(address=address, runtime_env={"py_modules": _checkout()} | hook, **_QUIET)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = "start a private Ray" if private else f"reach the Ray cluster at RAY_ADDRESS={address}"
         advice = (
@@ -51,6 +53,17 @@ def connected(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterat
         yield
     finally:
         ray.shutdown()
+
+
+def name_own_cluster() -> None:
+    """In a worker of Ray: have it ask its own cluster.
+
+    Ray's state API, which Ray Train's cleaner asks whether a run still lives, looks for any Ray on the machine where
+    ``RAY_ADDRESS`` is not set, and gives up where there are two.
+    """
+    import ray
+
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
 _QUIET = {"log_to_driver": False, "logging_level": logging.WARNING}

@@ -42,7 +42,7 @@ def demonstrate(out: str) -> dict[str, Any]:
     with _step(f"films with known content, brains with a known code: {SOURCE.num_subjects} subjects"):
         _publish(SOURCE, data)
     runs = _runs(out, data)
-    with connected(dashboard=True):
+    with connected(searching=True):
         figures: dict[str, Any] = {name: _train(name, make(), f"{out}/{name}") for name, make in runs.items()}
         with _step("a search over two settings on Ray Tune, three trials"):
             figures["search"] = _search(runs["shared"](), f"{out}/search")

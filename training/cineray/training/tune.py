@@ -8,15 +8,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import optuna
+import ray
 from ray import tune
 from ray.train import Checkpoint
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 from cineray.core.config import Config
 from cineray.core.errors import CinerayError, ConfigError
@@ -70,8 +74,9 @@ def search(what: Search, out: str, *, on_trial: Callable[[TrialResult], None] = 
 
     Raises:
         ConfigError: the folder holds another search, or one on other data.
-        CinerayError: no trial came to an end of an epoch.
+        CinerayError: workers cannot ask the cluster's state API; or no trial came to an end of an epoch.
     """
+    _require_state_api()
     store = Store.at(out)
     run = what.run.located()
     what = what.model_copy(update={"run": run, "data": Dataset.open(run.view.dataset).fingerprint_of(run.view.targets)})
@@ -89,6 +94,25 @@ def search(what: Search, out: str, *, on_trial: Callable[[TrialResult], None] = 
         )
     store.put("best/run.yaml", what.run.override(found[0].settings).dump().encode())
     return found
+
+
+def _require_state_api() -> None:
+    """On the head, where Ray Train's cleaner asks it whether a trial lives: else a stopped one would hold its CPUs."""
+    task = ray.remote(num_cpus=0)(_wrong_with_state_api).options(resources={"node:__internal_head__": 0.001})
+    if wrong := ray.get(task.remote()):
+        raise CinerayError(
+            f"{wrong}, expected Ray's state API of the head to answer (stopped trials would keep their CPUs); start "
+            f"Ray with its dashboard, and set RAY_ADDRESS in its workers where several run on one machine"
+        )
+
+
+def _wrong_with_state_api() -> str:
+    own = ray.get_runtime_context().get_node_id()
+    try:
+        nodes = {node.node_id for node in list_nodes()}
+    except (ConnectionError, RayStateApiException) as error:
+        return f"found no answer ({shorten(str(error), 200, placeholder=' …')})"
+    return "" if own in nodes else "found another Ray's answer"
 
 
 def format_trials(trials: Sequence[TrialResult]) -> str:
