@@ -1,9 +1,10 @@
 """Videos out of synthetic brains that watched real clips: the whole pipeline beside what knows less.
 
-    make results-video        or        python -m benchmarks.results_video [--seeds "0 1 2"] [--data FOLDER]
+    make results-video        or        python -m benchmarks.results_video [--data FOLDER]
 
 Everything is made the way users make it: films and brains are ingested, features computed, two reconstructors trained
-(checkpoints chosen on the validation film), the test film is reconstructed and scored once. The last line is JSON.
+(checkpoints chosen on the validation film), the test film is reconstructed and scored once. Then all of it again with
+other brains and every file from its end, whose test film had no part in any choice. The last line is JSON.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.results_video_report import write_page
-from benchmarks.results_video_runs import KINDS, Plan, Seed
+from benchmarks.results_video_runs import ALL, KINDS, Plan, Seed
 from numpy.typing import NDArray
 
 from cineray.core.records import progress
@@ -29,6 +30,8 @@ __all__ = ["results"]
 METRICS = ("nway_frame@2", "nway_frame@10", "clip_sim", "retrieve_image", "retrieve_image@10", "ssim", "psnr", "epe",
            "flow_cos")  # fmt: skip
 PAIRS = (("full", "shuffled"), ("full", "mean_frame"), ("full", "no_keyframe"), ("full", "no_blurry"))
+WHOLE_PAIRS = (("full" + ALL, "mean_frame" + ALL), ("full" + ALL, "no_blurry" + ALL))
+WHOLE_KINDS = sorted({kind for pair in WHOLE_PAIRS for kind in pair})
 
 
 def results(plan: Plan) -> dict[str, Any]:
@@ -41,15 +44,11 @@ def results(plan: Plan) -> dict[str, Any]:
             seed.make_data()
             seed.fit()
             seed.make_videos()
-        for kind in KINDS:
-            tables[kind].append(_scores(seed.folder(kind), judge))
-    folders = {kind: [seed.folder(kind) for seed in seeds] for kind in KINDS}
-    differences = {
-        f"{a} - {b}": {
-            name: [d.value, d.low, d.high] for name, d in compare_videos(folders[a], folders[b], "test").items()
-        }
-        for a, b in PAIRS
-    }
+        for kind in (*KINDS, *WHOLE_KINDS):
+            found = _scores(seed.folder(kind), judge)
+            if kind in tables:
+                tables[kind].append(found)
+    folders = {kind: [seed.folder(kind) for seed in seeds] for kind in (*KINDS, *WHOLE_KINDS)}
     print(f"gallery of the first seed: {video_report(folders['full'][0], 'test')}")
     return {
         "values": {kind: {m: [t[m]["value"] for t in found] for m in found[0]} for kind, found in tables.items()},
@@ -59,10 +58,23 @@ def results(plan: Plan) -> dict[str, Any]:
         "higher_is_better": {m: line["higher_is_better"] for m, line in tables["full"][0].items()},
         "num_clips": tables["full"][0]["ssim"]["num_clips"],
         "num_subjects": plan.num_subjects,
-        "differences": differences,
+        "differences": _differences(folders, PAIRS),
+        "differences_of_all_clips": _differences(folders, WHOLE_PAIRS),
         "motion": _by_film(folders["full"], folders["mean_frame"]),
         "seeds": list(plan.seeds),
         "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _differences(
+    folders: dict[str, list[str]], pairs: tuple[tuple[str, str], ...]
+) -> dict[str, dict[str, list[float]]]:
+    """Pair -> metric -> difference and its interval."""
+    return {
+        f"{a} - {b}": {
+            name: [d.value, d.low, d.high] for name, d in compare_videos(folders[a], folders[b], "test").items()
+        }
+        for a, b in pairs
     }
 
 
@@ -115,7 +127,8 @@ def _judge(plan: Plan) -> EvaluateVideoConfig:
 def main() -> None:
     """Run the plan, write the page, print the line."""
     parser = argparse.ArgumentParser(prog="results_video")
-    parser.add_argument("--seeds", default=os.environ.get("SEEDS", "0 1 2"), help="numbers between blanks")
+    parser.add_argument("--seeds", default="0 1 2", help="numbers between blanks")
+    parser.add_argument("--mirrored-seeds", default="3 4 5", help="of the part with every file from its end")
     parser.add_argument("--data", default=os.environ.get("CINERAY_DATA"), help="folder of clips and weights")
     parser.add_argument("--out", default="runs/results-video", help="folder of data and runs")
     parser.add_argument("--page", default="docs/results/video.md", help="page to write")
@@ -124,10 +137,15 @@ def main() -> None:
         raise SystemExit(
             f"found no videos_intel_ccby4 in '{given.data}', expected the folder of real clips; set CINERAY_DATA"
         )
-    plan = Plan(data=given.data, out=given.out, seeds=tuple(int(seed) for seed in given.seeds.split()))
-    found = results(plan)
-    write_page(Path(given.page), plan, found)
+    plan = Plan(data=given.data, out=given.out, seeds=_numbers(given.seeds))
+    plans = {"forwards": plan, "mirrored": plan.override({"seeds": _numbers(given.mirrored_seeds), "mirrored": True})}
+    found = {name: results(part) for name, part in plans.items()}
+    write_page(Path(given.page), plans, found)
     print(json.dumps(found))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split())
 
 
 if __name__ == "__main__":

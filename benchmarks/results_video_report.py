@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.results_video_runs import GENERATOR, Plan
+from benchmarks.results_video_runs import ALL, GENERATOR, Plan
 
 __all__ = ["write_page"]
 
@@ -30,60 +30,87 @@ GOALS = {
 """Differences that should be certain, in the better direction."""
 
 
-def write_page(path: Path, plan: Plan, found: Mapping[str, Any]) -> None:
-    """Markdown."""
+def write_page(path: Path, plans: Mapping[str, Plan], found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Markdown; plans and what was found are named ``forwards`` and ``mirrored``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(plan, found), encoding="utf-8")
+    path.write_text(_page(plans, found), encoding="utf-8")
     print(f"page {path}")
 
 
-def _page(plan: Plan, found: Mapping[str, Any]) -> str:
-    seeds = ", ".join(map(str, found["seeds"]))
+def _page(plans: Mapping[str, Plan], found: Mapping[str, Mapping[str, Any]]) -> str:
+    first, second = plans["forwards"], plans["mirrored"]
     return f"""# Videos out of brains that watched real clips
 
-`make results-video` on {datetime.date.today().isoformat()}: {len(found["seeds"])} seeds ({seeds}), each with brains,
-weights and an order of clips of its own.
+`make results-video` on {datetime.date.today()}, two parts of {len(first.seeds)} and {len(second.seeds)} seeds, each
+seed with brains, weights and an order of clips of its own.
 
-{_protocol(plan, found)}
+{_protocol(first)}
 
 Values are means over seeds; differences are paired clip by clip (seeds averaged), with 95 % intervals that resample
-blocks of consecutive clips.
+blocks of consecutive clips. **Bold**: the interval excludes 0 in the direction of the first. Higher is better but for
+epe (pixels per second at 256; flow_cos: cosine with the true flow where that is more than a pixel, 0 for a still
+picture). Chance and null are rows of the tables.
 
-{_values(found)}
+## Seeds {_seeds(first)}: the first half trains, the last fifth is tested
 
-| difference | {" | ".join(found["differences"]["full - shuffled"])} |
-|---|{"---|" * len(found["differences"]["full - shuffled"])}
-{_differences(found)}
+{_part(found["forwards"])}
 
-**Bold**: the interval excludes 0 in the direction of the first. Higher is better but for epe (pixels per second at 256;
-flow_cos: cosine with the true flow where that is more than a pixel, 0 for a still picture).
+These people and their films were made so that motion can be decoded, after an easier try (full speed, fewer voxels, of
+them few for motion and noisy ones) had missed that goal. Two choices were made after test figures of this part had been
+seen: that a file has at most {first.most_clips} clips in the table (half of all test clips are of one film), and that
+the clip's seed draws one of the training clips that words alone leave equal, not the first of them, which often stands
+still. The second part is there for that reason.
 
-{_goals(found)}
+## Seeds {_seeds(second)}: every file from its end, nothing chosen
 
-{_motion(plan, found)}
+The second half of every file trains, its first fifth is tested, a fifth between them chooses checkpoints; other people,
+the same settings. No run had been scored on these clips before, and nothing was changed after.
+
+{_part(found["mirrored"])}
+
+## Beside NeuroClips
 
 NeuroClips' own ablation (arXiv 2410.19452, subject 1): without the blurry video SSIM falls (.392 to .256) and semantics
 hold; without the keyframe 2-way and 50-way fall and SSIM rises (.413).
 """
 
 
-def _protocol(plan: Plan, found: Mapping[str, Any]) -> str:
+def _seeds(plan: Plan) -> str:
+    return ", ".join(map(str, plan.seeds))
+
+
+def _part(found: Mapping[str, Any]) -> str:
+    """Tables, goals and motion of one plan."""
+    names = list(found["differences"]["full - shuffled"])
+    head = f"| difference | {' | '.join(names)} |\n|---|{'---|' * len(names)}"
+    return f"""{found["num_clips"]} clips scored.
+
+{_values(found)}
+
+{head}
+{_differences(found)}
+
+{_goals(found)}
+
+{_motion(found)}"""
+
+
+def _protocol(plan: Plan) -> str:
     """Who saw what, and what was made of it."""
-    return f"""23 real films (Intel IoT DevKit, CC BY 4.0) watched by {found["num_subjects"]} synthetic people a seed
+    return f"""23 real films (Intel IoT DevKit, CC BY 4.0) watched by {plan.num_subjects} synthetic people a seed
 (source `watched`: brains with a known code, {plan.voxels[0]} to {plan.voxels[1]} voxels). The films last minutes and
 are shown {plan.slow:g} times slower than they were filmed, in clips of 2 s and 6 frames; training clips seen
-{plan.train_repeats} times, and as often backwards. The first half of every file trains, a fifth chooses checkpoints,
-the last fifth is tested, {plan.most_clips} clips of a file at most, evenly spread: {found["num_clips"]} clips, seen
-{plan.test_repeats} times and decoded from the mean of these, as cc2017's are. Test clips lie in other parts of the same
-files.
+{plan.train_repeats} times, and as often backwards. Half of every file trains, a fifth chooses checkpoints, a fifth is
+tested, {plan.most_clips} clips of a file at most, evenly spread, seen {plan.test_repeats} times and decoded from the
+mean of these, as cc2017's are. Test clips lie in other parts of the same files.
 
 The semantic reconstructor learns the words of the captions (here the names of the files, which the semantic voxels
 know), the perception reconstructor latents of the tiny autoencoder, and ridge the motion of a clip in 12 x 12 places
 (encoder `motion`; motion voxels read the square roots of speeds in such places, of the same flow estimator that the
 end-point error uses). The generator is `nearest`, which takes pictures from training clips alone, those most like words
 and latents, and moves them by the decoded motion (`{_generator()}`, chosen with the penalty on the validation film of
-seed 100, which is not among these: `faint` and the penalty by `python -m benchmarks.results_video_choice`, the rest
-before, with fewer voxels). "Without the blurry video" leaves out
+seed 100, which is not among these, films from their beginning: `faint` and the penalty by
+`python -m benchmarks.results_video_choice`, the rest before, with fewer voxels). "Without the blurry video" leaves out
 latents and motion, the whole perception stream. The judges are quantised MobileNets that nothing here was trained with:
 v2 classifies, v1's embedding gives similarity and retrieval."""
 
@@ -101,34 +128,29 @@ def _goals(found: Mapping[str, Any]) -> str:
 
 def _certain(found: Mapping[str, Any], pair: str, name: str) -> bool:
     _, low, high = found["differences"][pair][name]
+    return _better(found, name, low, high)
+
+
+def _better(found: Mapping[str, Any], name: str, low: float, high: float) -> bool:
     return low > 0 if found["higher_is_better"][name] else high < 0
 
 
 def _titles(pair: str) -> str:
-    return " − ".join(TITLES[part] for part in pair.split(" - "))
+    titles = " − ".join(TITLES[part.removesuffix(ALL)] for part in pair.split(" - "))
+    return f"{titles}, all test clips" if pair.endswith(ALL) else titles
 
 
-def _motion(plan: Plan, found: Mapping[str, Any]) -> str:
+def _motion(found: Mapping[str, Any]) -> str:
     """What is to be said of motion, from the figures."""
     still, full, given, true = (
         np.mean(found["values"][kind]["epe"]) for kind in ("mean_frame", "full", "ceiling", "true_latents")
     )
     value, low, high = found["differences"]["full - mean_frame"]["epe"]
     share = f"{-100 * value / still:.1f} % ({-100 * high / still:.1f} … {-100 * low / still:.1f})"
-    most = plan.most_clips
     return f"""Motion: the end-point error is {full:.3f} where a still picture has {still:.3f}, {share} less.
 True words, latents and motion of the 12 x 12 places, through the same generator, reach {given:.3f}; true latents
 decoded frame by frame {true:.3f}. By film (pipeline / still picture):
-{_films(found)}.
-
-These people and their films were made so that motion can be decoded, after an easier try had missed that goal: at full
-speed (39 clips of 8 frames), 150 to 400 voxels, of them 15 % for motion in 4 places with six times the noise, nothing
-that was decoded had a lower error than a still picture (2.621 both). With these people but all 81 test clips, half of
-them of one film, the same videos are above the mean frame's n-way@10 without certainty (.240, -.095 … .550); therefore
-no file has more than {most} clips. Words alone leave all clips of a file equal, and the clip's seed draws one. Were it
-the first, as in a try before, SSIM without the blurry video would be as high as with it (difference .001, -.015 …
-.017): films begin with scenes that stand still. Both choices were made after test figures had been seen, so
-n-way above the mean frame's and the gain in SSIM want a confirmation on films that had no part in this."""
+{_films(found)}."""
 
 
 def _films(found: Mapping[str, Any]) -> str:
@@ -157,12 +179,13 @@ def _values(found: Mapping[str, Any]) -> str:
 
 
 def _differences(found: Mapping[str, Any]) -> str:
+    """Of the clips that are scored; below them, of all."""
     rows = []
-    for pair, lines in found["differences"].items():
+    for pair, lines in {**found["differences"], **found["differences_of_all_clips"]}.items():
         cells = []
         for name, (value, low, high) in lines.items():
             text = f"{value:.3f} ({low:.3f} … {high:.3f})"
-            cells.append(f"**{text}**" if _certain(found, pair, name) else text)
+            cells.append(f"**{text}**" if _better(found, name, low, high) else text)
         rows.append(f"| {_titles(pair)} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.results_video_clips import shuffled, spread, still
 from numpy.typing import NDArray
 
 from cineray.core.config import Config
@@ -39,7 +40,7 @@ from cineray.training.reconstructions import Origin, Reconstruction, Reconstruct
 from cineray.training.run import EvaluationConfig, Run
 from cineray.training.world import World
 
-__all__ = ["GENERATOR", "KINDS", "Plan", "Seed", "reconstruct"]
+__all__ = ["ALL", "GENERATOR", "KINDS", "Plan", "Seed", "reconstruct"]
 
 WORDS, LATENTS, MOTION = "words", "latents", "motion"
 SPLIT = SplitConfig(
@@ -56,6 +57,8 @@ DATA, RUNS = "data", ("semantic", "perception", "motion")
 KINDS = ("full", "shuffled", "mean_frame", "no_keyframe", "no_blurry", "ceiling", "true_latents")
 """Whole pipeline; the same videos beside wrong clips; one picture for all; without one of the two streams; and what no
 decoder gets beyond: the pipeline given true words, latents and motion, and true latents as they are."""
+ALL = "-all"
+"""After a kind: not only the clips that are scored, but all of the test film."""
 
 
 class Plan(Config):
@@ -65,6 +68,8 @@ class Plan(Config):
     """Folder with ``videos_intel_ccby4`` and ``weights_taef2``."""
     out: str = "runs/results-video"
     seeds: tuple[int, ...] = (0, 1, 2)
+    mirrored: bool = False
+    """Files from their end: the second half trains, the first fifth is tested."""
     num_subjects: int = 3
     voxels: tuple[int, int] = (2400, 2600)
     slow: float = 3.0
@@ -96,6 +101,7 @@ class Seed:
             voxels=self.plan.voxels,
             num_frames=6,
             slow=self.plan.slow,
+            mirrored=self.plan.mirrored,
             backwards=True,
             train_repeats=self.plan.train_repeats,
             test_repeats=self.plan.test_repeats,
@@ -132,22 +138,20 @@ class Seed:
             train(run, World(), lambda normaliser, run=run: open_feed(run, normaliser), store)
 
     def make_videos(self) -> None:
-        """Every kind, of the test clips that are scored."""
+        """Every kind, of the test clips that are scored; some of all clips, in folders that end in `ALL`."""
         made = {"full": {}, "no_keyframe": {"use_keyframe": False}, "no_blurry": {"use_blurry": False}}
         for kind, without in made.items():
-            reconstruct(self.pipeline(kind, **without), f"{self.folder(kind)}-all", "test")
-        folders = {kind: Reconstructions.open(Store.at(f"{self.folder(kind)}-all"), "test") for kind in made}
-        full = folders["full"]
-        scored = _spread([entry.stimulus_id for entry in full.entries], self.plan.most_clips)
+            reconstruct(self.pipeline(kind, **without), self.folder(kind + ALL), "test")
+        folders = {kind: Reconstructions.open(Store.at(self.folder(kind + ALL)), "test") for kind in made}
+        full, picture = folders["full"], self._mean_frame()
+        self._write("mean_frame" + ALL, full, still(picture, (full.read(entry.example) for entry in full.entries)))
+        scored = spread([entry.stimulus_id for entry in full.entries], self.plan.most_clips)
         examples = [entry.example for entry in full.entries if entry.stimulus_id in scored]
         for kind, folder in folders.items():
             self._write(kind, full, (folder.read(example) for example in examples))
         clips = [full.read(example) for example in examples]
-        self._write("shuffled", full, self._shuffled(clips))
-        picture = self._mean_frame()
-        self._write(
-            "mean_frame", full, (replace(c, video=np.repeat(picture[None], len(c.video), axis=0)) for c in clips)
-        )
+        self._write("shuffled", full, shuffled(clips, self.seed))
+        self._write("mean_frame", full, still(picture, iter(clips)))
         ceiling = list(self._ceiling(clips))
         self._write("ceiling", full, iter(ceiling))
         self._write(
@@ -231,16 +235,6 @@ class Seed:
             (video,) = pipeline.generator.videos([condition], keyframes)
             yield replace(clip, video=video, keyframe=keyframes[0], blurry=blurry)
 
-    def _shuffled(self, clips: list[Reconstruction]) -> Iterator[Reconstruction]:
-        """Each clip with the video that was made of another file's clip: the same videos, no knowledge of the clip."""
-        rng = np.random.default_rng(self.seed)
-        for subject in sorted({clip.subject for clip in clips}):
-            own = [clip for clip in clips if clip.subject == subject]
-            files = np.array([_file(clip) for clip in own])
-            for clip, file in zip(own, files, strict=True):
-                other = own[int(rng.choice(np.flatnonzero(files != file)))]
-                yield replace(clip, video=other.video, keyframe=other.keyframe, blurry=other.blurry)
-
     def _mean_frame(self) -> NDArray[np.uint8]:
         """(height, width, 3) over all frames of training."""
         dataset = Dataset.open(self.folder(DATA))
@@ -278,20 +272,3 @@ def _pipeline(semantic: str, perception: str, motion: str) -> VideoPipelineConfi
 def _settings(run: Run) -> str:
     """Six hex digits of all that decides a run, wherever its data set lies."""
     return run.override({"view.dataset": ""}).fingerprint()[:6]
-
-
-def _spread(stimuli: list[str], most: int) -> set[str]:
-    """At most so many clips of each file, the first and the last among them."""
-    files: dict[str, list[str]] = {}
-    for stimulus in sorted(set(stimuli)):
-        files.setdefault(stimulus.rpartition("-")[0], []).append(stimulus)
-    return {
-        found[int(at)]
-        for found in files.values()
-        for at in np.linspace(0, len(found) - 1, min(most, len(found))).round()
-    }
-
-
-def _file(clip: Reconstruction) -> str:
-    """The file a stimulus was cut from: its name up to the clip's number."""
-    return clip.stimulus_id.rpartition("-")[0]

@@ -59,8 +59,15 @@ def file_s(stimulus):
     return stimulus.targets["frames"][:, 2, 8, 0] / 2 / FPS
 
 
-def test_every_film_takes_its_pictures_from_its_own_share_of_each_file(stimuli):
-    shares = {"train": (0, 0.5), "val": (0.55, 0.75), "test": (0.8, 1)}
+@pytest.mark.parametrize(
+    ("mirrored", "shares"),
+    [
+        (False, {"train": (0, 0.5), "val": (0.55, 0.75), "test": (0.8, 1)}),
+        (True, {"train": (0.5, 1), "val": (0.25, 0.45), "test": (0, 0.2)}),
+    ],
+)
+def test_every_film_takes_its_pictures_from_its_own_share_of_each_file(source, mirrored, shares):
+    stimuli = list(source.override({"mirrored": mirrored}).stimuli())
     for name, num in LENGTHS.items():
         for film, (begin, end) in shares.items():
             seen = np.concatenate([file_s(s) for s in stimuli if s.group == f"{film}/{name}"])

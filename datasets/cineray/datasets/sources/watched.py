@@ -62,6 +62,8 @@ class WatchedConfig(Config):
     """Training clips of a file begin this share of a clip apart; those of val and test never overlap."""
     slow: float = Field(default=1.0, gt=0)
     """Films are shown so many times slower than they were filmed."""
+    mirrored: bool = False
+    """Whether the shares of a file run from its end: its second half trains, its first fifth is tested."""
     backwards: bool = False
     """Whether every training clip is shown backwards, too: then whatever moves one way moves the other way as well."""
     train_repeats: int = Field(default=1, ge=1)
@@ -89,6 +91,13 @@ class WatchedConfig(Config):
         if not 10 <= self.voxels[0] <= self.voxels[1]:
             raise ConfigError(f"voxels is {self.voxels}, expected two rising numbers of at least 10")
         return self
+
+    @property
+    def shares(self) -> dict[str, tuple[float, float]]:
+        """Film -> from where to where it takes its clips, in shares of every file."""
+        if not self.mirrored:
+            return FILMS
+        return {film: (round(1 - end, 9), round(1 - begin, 9)) for film, (begin, end) in FILMS.items()}
 
     @property
     def subjects(self) -> list[str]:
@@ -120,9 +129,9 @@ class WatchedConfig(Config):
         """Every clip of a file."""
         about = probe(self.files[category])
         length_s = about.length_s - 1 / about.fps  # the header may count a picture that is not there
-        taken_s = min(self.clip_s / self.slow, length_s * min(end - begin for begin, end in FILMS.values()))
+        taken_s = min(self.clip_s / self.slow, length_s * min(end - begin for begin, end in self.shares.values()))
         found = []
-        for film, (begin, end) in FILMS.items():
+        for film, (begin, end) in self.shares.items():
             step_s = taken_s * (self.stride if film == "train" else 1.0)
             num = 1 + math.floor(((end - begin) * length_s - taken_s) / step_s + 1e-9)
             cuts = [Cut(film, begin * length_s + number * step_s, taken_s) for number in range(num)]
