@@ -14,10 +14,11 @@ __all__ = [
     "PLACES",
     "SHAPES",
     "Film",
+    "contrast_units",
     "features",
     "make_film",
+    "motion_units",
     "simple_units",
-    "visual_units",
 ]
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
@@ -136,9 +137,12 @@ def make_film(rng: np.random.Generator, num_scenes: int, *, scene_s: float, fps:
 def simple_units(film: Film, px: int) -> NDArray[np.float64]:
     """What can be read off the pictures without conjunctions: (frames, `NUM_SIMPLE`).
 
-    The `visual_units` of every scene, then one-hot shape and colour.
+    `contrast_units` and `motion_units` of every scene, then one-hot shape and colour.
     """
-    seen = np.concatenate([visual_units(film._pictures(px, part), film.scene_frames) for part in film.parts()])
+    parts = (film._pictures(px, part) for part in film.parts())
+    seen = np.concatenate(
+        [np.concatenate([contrast_units(part), motion_units(part, film.scene_frames)], axis=1) for part in parts]
+    )
     category = np.concatenate([np.eye(len(SHAPES))[film.shape], np.eye(len(COLOURS))[film.colour]], axis=1)
     return np.concatenate([seen, np.repeat(category, film.scene_frames, axis=0)], axis=1)
 
@@ -154,29 +158,45 @@ def features(film: Film, simple: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.concatenate([scenes, kind], axis=1).astype(np.float32)
 
 
-def visual_units(frames: NDArray[np.uint8], scene_frames: int) -> NDArray[np.float64]:
-    """Contrast in 4 x 4 places and motion energy in 2 x 2 places and 4 directions: (frames, 32) of square pictures.
+def contrast_units(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Squared spatial gradient in 4 x 4 places of square pictures: (frames, 16).
 
-    Contrast is the squared spatial gradient; energy in a direction is the rectified product of the temporal and the
-    spatial gradient, the gradient form of Adelson & Bergen (1985, doi:10.1364/JOSAA.2.000284). Each is the square root
-    of its share of the frame's sum; a frame without energy (a shape lost between few pixels) has none. The change from
-    one scene of ``scene_frames`` to the next is not motion: the last frame of a scene repeats the change before it.
+    Each is the square root of its share of the frame's sum; a frame without any (a shape lost between few pixels) has
+    none.
     """
-    px = frames.shape[1]
-    light = frames.astype(np.float32).mean(3).reshape(-1, scene_frames, px, px) / 255
-    change = np.diff(light, axis=1)
-    change = np.concatenate([change, change[:, -1:]], axis=1)
-    down, right = np.gradient(light, axis=(2, 3))
+    down, right = _gradient(_light(frames))
+    return _shares(_pooled(down**2 + right**2, PLACES))
+
+
+def motion_units(frames: NDArray[np.uint8], scene_frames: int) -> NDArray[np.float64]:
+    """Motion energy in 4 directions and 2 x 2 places of square pictures: (frames, 16).
+
+    The rectified product of the temporal and the spatial gradient, the gradient form of Adelson & Bergen (1985,
+    doi:10.1364/JOSAA.2.000284), as the square root of its share of the frame's sum. The change from one scene of
+    ``scene_frames`` to the next is not motion: the last frame of a scene repeats the change before it.
+    """
+    light = _light(frames)
+    change = np.diff(light.reshape(-1, scene_frames, *light.shape[1:]), axis=1)
+    change = np.concatenate([change, change[:, -1:]], axis=1).reshape(light.shape)
+    down, right = _gradient(light)
     towards = (right, down, -right, -down)
-    motion = [_pooled(np.maximum(-change * gradient, 0), PLACES // 2) for gradient in towards]
-    return np.concatenate(
-        [_shares(_pooled(down**2 + right**2, PLACES)), _shares(np.concatenate(motion, axis=1))], axis=1
-    )
+    energy = [_pooled(np.maximum(-change * gradient, 0), PLACES // 2) for gradient in towards]
+    return _shares(np.concatenate(energy, axis=1))
+
+
+def _light(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return frames.mean(3, dtype=np.float32) / np.float32(255)
+
+
+def _gradient(light: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Downwards and to the right."""
+    down, right = np.gradient(light, axis=(1, 2))
+    return down, right
 
 
 def _pooled(energy: NDArray[np.float32], grid: int) -> NDArray[np.float64]:
-    """(scenes, frames, px, px) to (scenes · frames, grid²), row by row."""
-    side = energy.shape[2] // grid
+    """(frames, px, px) to (frames, grid²), row by row."""
+    side = energy.shape[1] // grid
     return energy.reshape(-1, grid, side, grid, side).sum((2, 4), dtype=np.float64).reshape(-1, grid**2)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cineray.datasets.encoders.motion import Motion
-from cineray.datasets.sources.synthetic_brain import CHANNELS, UNITS, Region
-from cineray.datasets.sources.synthetic_film import DIRECTIONS, PLACES, visual_units
+from cineray.datasets.sources.synthetic_brain import CHANNELS, Region
+from cineray.datasets.sources.synthetic_film import DIRECTIONS, PLACES, contrast_units
 
 __all__ = ["NUM_UNITS", "REGIONS", "colour_units", "motion_units", "seen_units"]
 
@@ -30,8 +30,7 @@ NUM_UNITS = {"motion": DIRECTIONS * MOTION_PLACES**2, "colour": CHANNELS * PLACE
 def seen_units(clips: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Contrast, motion and colour of clips (clips, frames, px, px, 3): (clips, frames, units)."""
     flat = clips.reshape(-1, *clips.shape[2:])
-    contrast = visual_units(flat, clips.shape[1])[:, : UNITS["early"]]
-    units = np.concatenate([contrast, motion_units(clips), colour_units(flat)], axis=1)
+    units = np.concatenate([contrast_units(flat), motion_units(clips), colour_units(flat)], axis=1)
     return units.reshape(*clips.shape[:2], -1)
 
 
