@@ -188,10 +188,9 @@ def _light(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     return frames.mean(3, dtype=np.float32) / np.float32(255)
 
 
-def _gradient(light: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Downwards and to the right."""
-    down, right = np.gradient(light, axis=(1, 2))
-    return down, right
+def _gradient(light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(2, frames, px, px): downwards, and to the right."""
+    return np.stack(np.gradient(light, axis=(1, 2)))
 
 
 def _pooled(energy: NDArray[np.float32], grid: int) -> NDArray[np.float64]:
