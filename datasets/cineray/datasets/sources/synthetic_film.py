@@ -190,7 +190,7 @@ def _light(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _gradient(light: NDArray[np.float32]) -> NDArray[np.float32]:
     """(2, frames, px, px): downwards, and to the right."""
-    return np.stack(np.gradient(light, axis=(1, 2)))
+    return np.stack([np.gradient(light, axis=axis) for axis in (1, 2)])
 
 
 def _pooled(energy: NDArray[np.float32], grid: int) -> NDArray[np.float64]:
