@@ -70,7 +70,7 @@ def test_stored_and_read_back(link):
 def test_pairs_of_one_kind_teach_nothing(which):
     found = pairs(0)
     one = Pairs(found.first, found.second, torch.full_like(found.same, which))
-    for train, val, name in ((one, found, "training"), (found, one, "validation")):
+    for train, val, name in ((one, found, "training"), (found, one, "judging")):
         with pytest.raises(DataError, match=rf"neighbouring {name} clips.*link=null"):
             fit_link(QUICK, train, val)
 

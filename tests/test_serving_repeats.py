@@ -106,8 +106,15 @@ def test_the_link_learns_from_the_brains_it_is_to_judge(folder):
     view = semantic.pipeline.run.view
     shown = make_split(semantic.dataset, view.split, (), view.window).test
     each, mean = (_pairs(semantic, shown, repeats) for repeats in ("each", "mean"))
-    assert len(each.same) == 3 * len(mean.same) > 0
     clips = [clip for clip in mean_clips(clips_of(semantic.dataset, shown)) if clip.subject == "sub-01"]
     values = embedding(semantic.tokens(*mean_recording(semantic.dataset, clips, view.window)))
-    torch.testing.assert_close(mean.first[: len(clips) - 1], values[:-1])
-    torch.testing.assert_close(mean.second[: len(clips) - 1], values[1:])
+    middle = len(clips) // 2
+    for half, of_mean, seconds in zip(each, mean, (range(1, middle), range(middle + 1, len(clips))), strict=True):
+        assert len(half.same) == 3 * len(of_mean.same) > 0
+        first, second = ([second - back for second in seconds] for back in (1, 0))
+        torch.testing.assert_close(of_mean.first[: len(first)], values[first])
+        torch.testing.assert_close(of_mean.second[: len(second)], values[second])
+        groups = [clip.group for clip in clips]
+        assert of_mean.same[: len(first)].tolist() == [
+            groups[a] == groups[b] for a, b in zip(first, second, strict=True)
+        ]

@@ -115,13 +115,13 @@ def embedding(tokens: Tensor) -> Tensor:
     return nn.functional.normalize(tokens.float().mean(1), dim=-1)
 
 
-def fit_link(config: LinkConfig, train: Pairs, val: Pairs) -> Link:
-    """Train on balanced batches (half of each: same scene or not), then choose the threshold on ``val``.
+def fit_link(config: LinkConfig, train: Pairs, judge: Pairs) -> Link:
+    """Train on balanced batches (half of each: same scene or not), then choose the threshold on ``judge``.
 
     Raises:
         DataError: one of the two kinds of pair is missing.
     """
-    for name, pairs in (("training", train), ("validation", val)):
+    for name, pairs in (("training", train), ("judging", judge)):
         if pairs.same.all() or not pairs.same.any():
             raise DataError(
                 f"found {int(pairs.same.sum())} of {len(pairs.same)} neighbouring {name} clips within one scene, "
@@ -142,8 +142,8 @@ def fit_link(config: LinkConfig, train: Pairs, val: Pairs) -> Link:
             loss.backward()
             optimiser.step()
     link = Link(config, network.eval(), 2.0)
-    probability = link(val.first, val.second).numpy()
-    return Link(config, link.network, threshold_of(probability, val.same.numpy(), config.precision))
+    probability = link(judge.first, judge.second).numpy()
+    return Link(config, link.network, threshold_of(probability, judge.same.numpy(), config.precision))
 
 
 def threshold_of(probability: NDArray[np.floating], same: NDArray[np.bool_], precision: float) -> float:

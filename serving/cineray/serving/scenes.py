@@ -1,11 +1,11 @@
 """The scene link of a semantic run: trained on that run's own predictions, and kept in its folder.
 
-Training pairs are predictions of training rows, which look better than those of unseen brains; the threshold is chosen
-on predictions of validation rows, so that its precision is one of unseen brains.
+All pairs are predictions of validation rows: those of training rows look better than what unseen brains give. The first
+half of every recording teaches the link, the threshold is chosen on the second, so that its precision is one of pairs
+that the link has not seen.
 """
 
 import torch
-from torch import Tensor
 
 from cineray.datasets.examples import Examples
 from cineray.datasets.split import make_split
@@ -32,22 +32,32 @@ def link_of(config: LinkConfig, semantic: Output, repeats: Repeats = "each") -> 
         return Link.loads(store.get(key), store.path(key))
     view = pipeline.run.view
     split = make_split(pipeline.dataset, view.split, view.subjects, view.window)
-    link = fit_link(config, _pairs(semantic, split.train, repeats), _pairs(semantic, split.val, repeats))
+    link = fit_link(config, *_pairs(semantic, split.val, repeats))
     store.put(key, link.dumps())
     return link
 
 
-def _pairs(semantic: Output, examples: Examples, repeats: Repeats) -> Pairs:
-    """Neighbouring clips of a set; two are of one scene where their stimuli are of one group."""
-    first: list[Tensor] = []
-    second: list[Tensor] = []
-    same: list[bool] = []
+def _pairs(semantic: Output, examples: Examples, repeats: Repeats) -> tuple[Pairs, Pairs]:
+    """Neighbouring clips of a set, from the two halves of every recording; no clip is in both.
+
+    Two clips are of one scene where their stimuli are of one group.
+    """
+    halves: tuple[list[Pairs], list[Pairs]] = ([], [])
     shown = clips_of(semantic.dataset, examples)
     for clips in by_recording(mean_clips(shown) if repeats == "mean" else shown).values():
         brain = brain_of(semantic.dataset, clips, semantic.pipeline.run.view.window)
         values = embedding(semantic.tokens(*brain))
         follows = [i for i, clip in enumerate(clips) if clip.follows]
-        first.append(values[[i - 1 for i in follows]])
-        second.append(values[follows])
-        same += [clips[i].group == clips[i - 1].group for i in follows]
-    return Pairs(torch.cat(first), torch.cat(second), torch.tensor(same, dtype=torch.bool))
+        middle = len(clips) // 2
+        parts = ([i for i in follows if i < middle], [i for i in follows if i > middle])
+        for found, second in zip(halves, parts, strict=True):
+            first = [i - 1 for i in second]
+            same = [clips[a].group == clips[b].group for a, b in zip(first, second, strict=True)]
+            found.append(Pairs(values[first], values[second], torch.tensor(same, dtype=torch.bool)))
+    return _joined(halves[0]), _joined(halves[1])
+
+
+def _joined(pairs: list[Pairs]) -> Pairs:
+    return Pairs(
+        torch.cat([p.first for p in pairs]), torch.cat([p.second for p in pairs]), torch.cat([p.same for p in pairs])
+    )
