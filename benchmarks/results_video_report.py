@@ -96,9 +96,9 @@ def _ablation(found: Mapping[str, Mapping[str, Any]]) -> str:
             verdict = "as theirs" if ours == theirs else f"**theirs {theirs}**"
             lines.append(f"* {TITLES[kind]}, {name}: {metric} {ours} ({full} to {without}), {verdict}")
     changes = "\n".join(lines)
-    return f"""NeuroClips' own ablation (arXiv 2410.19452, subject 1): without the blurry video SSIM falls (.392 to .256)
-and semantics hold; without the keyframe 2-way and 50-way fall and SSIM rises (.392 to .413). Here (a change is one
-whose interval excludes 0):
+    return f"""NeuroClips' own ablation (arXiv 2410.19452, subject 1): without the blurry video SSIM falls (.392 to
+.256) and semantics hold; without the keyframe 2-way and 50-way fall and SSIM rises (.392 to .413). Here (a change is
+one whose interval excludes 0):
 
 {changes}
 
