@@ -106,6 +106,28 @@ def test_hf_clip_gives_the_values_of_transformers(parts, output):
     assert near(settings.build("cpu").encode(PIXELS, CAPTIONS), expected[output])
 
 
+def test_a_clip_without_an_image_processor_sees_pictures_as_clip_does(parts, tmp_path):
+    """By torchvision, as OpenAI's own code has it; the folder of IP-Adapter's image encoder holds these two files."""
+    from torchvision.transforms import v2
+    from transformers import CLIPVisionModelWithProjection
+
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((parts / "hf_clip" / name).read_bytes())
+    prepare = v2.Compose(
+        [
+            v2.Resize(SIDE, v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(SIDE),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ]
+    )
+    pictures = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 1, 40, 52, 3), dtype=np.uint8))
+    model = CLIPVisionModelWithProjection.from_pretrained(tmp_path).eval()
+    expected = model(prepare(pictures[:, 0].permute(0, 3, 1, 2))).image_embeds
+    settings = HFClipConfig(part=Part(folder=str(tmp_path)), output="pooled")
+    assert near(settings.build("cpu").encode(pictures.numpy(), CAPTIONS[:2]), expected)
+
+
 @pytest.mark.parametrize("output", ["tokens", "pooled"])
 def test_siglip_gives_the_values_of_transformers(parts, output, tmp_path):
     from transformers import SiglipVisionModel

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
+from torch import nn
 
 import tiny_diffusers
 from cineray.core.errors import ConfigError, DataError
@@ -14,6 +15,9 @@ from cineray.serving.generators import unclip_weights
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.ip_adapter import IPAdapterConfig
 from cineray.serving.generators.unclip import UnclipConfig, edm_scheduler
+from cineray.training.models.base import Sizes
+from cineray.training.models.prior import PriorConfig
+from cineray.training.models.semantic import SemanticConfig
 
 CPU = torch.device("cpu")
 SIZE = 16
@@ -226,6 +230,24 @@ def test_the_adapter_reads_image_and_caption(adapter):
         assert apart(pictures[0], adapter([other])[0]) > 0.1
     with pytest.raises(DataError, match=r"IP-Adapter expects \(1, 6\)"):
         adapter([Condition(tokens=tokens(0))])
+
+
+def test_the_adapter_paints_what_a_prior_draws_of_a_stored_embedding(adapter):
+    """The embedding of a picture is stored as (dim,): a training step of the prior on it, then one keyframe a row."""
+    torch.manual_seed(0)
+    sizes = Sizes({"sub-01": 4}, 1, {"clip_tokens": (6,)})
+    model = PriorConfig(semantic=SemanticConfig(dim=8), depth=1, heads=2, head_dim=8, steps=2).build(sizes)
+    brain, target = {"sub-01": torch.randn(2, 1, 4)}, torch.randn(2, 6)
+    before = model.eval()(brain)["clip_tokens"].clone()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    nn.functional.mse_loss(model.train()(brain, {"clip_tokens": target})["clip_tokens"], target).backward()
+    optimiser.step()
+    drawn = model.eval()(brain)["clip_tokens"]
+    assert drawn.shape == (2, 6)
+    assert not torch.equal(drawn, before)
+    pictures = adapter([Condition(tokens=row[None], seed=1) for row in drawn])
+    assert pictures.shape == (2, SIZE, SIZE, 3)
+    assert apart(*pictures) > 0.1
 
 
 def test_without_a_caption_the_adapter_is_prompted_as_by_its_own_code(adapter):

@@ -235,6 +235,20 @@ def test_gradient_reaches_everything_and_the_reconstructor_below(condition, widt
     assert {subject_of(n) for n, _ in model.named_parameters()} == {None, "sub-a", "sub.b"}
 
 
+def test_a_vector_is_one_token_and_stays_a_vector():
+    """The same network as on (1, dim), while it trains and when it draws."""
+    found = []
+    for shape in ((6,), (1, 6)):
+        torch.manual_seed(0)
+        model = TINY.build(Sizes(SIZES.voxels, SIZES.scans, {**SIZES.targets, "clip_tokens": shape}))
+        clean = {"clip_tokens": targets(5)["clip_tokens"][:, 0].reshape(5, *shape)}
+        found.append([model(brain(), clean), model.eval()(brain())])
+    for vector, token in zip(*found, strict=True):
+        for name in ("clip_tokens", "retrieval"):
+            assert vector[name].shape == (5, 6)
+            assert torch.equal(vector[name], token[name][:, 0])
+
+
 def test_a_frozen_reconstructor_has_no_dropout_while_the_prior_trains():
     model = TINY.override({"semantic.head_dropout": 0.5}).build(SIZES)
     assert model.train().semantic.training

@@ -181,13 +181,26 @@ def test_dropout_before_the_head_acts_in_training_only():
     assert torch.equal(model(brain())["clip_tokens"], model(brain())["clip_tokens"])
 
 
+def test_a_vector_is_one_token_and_stays_a_vector():
+    """The same network as on (1, dim)."""
+    found = []
+    for shape in ((6,), (1, 6)):
+        torch.manual_seed(0)
+        sizes = Sizes(SIZES.voxels, SIZES.scans, {**SIZES.targets, "clip_tokens": shape})
+        found.append(TINY.build(sizes)(brain()))
+    vector, token = found
+    assert vector["clip_tokens"].shape == (5, 6)
+    assert torch.equal(vector["clip_tokens"], token["clip_tokens"][:, 0])
+    assert torch.equal(vector["clip_text"], token["clip_text"])
+
+
 def test_a_frozen_text_matrix_and_targets_that_are_not_there():
     model = TINY.override({"train_text": False}).build(SIZES)
     assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["text.weight"]
     with pytest.raises(ConfigError, match=r"targets features, the model predicts 'clip_tokens'; add it"):
         SemanticConfig().build(Sizes({"s": 3}, 1, {"features": (4,)}))
-    with pytest.raises(ConfigError, match=r"shape \(4,\), the model expects \(tokens, dim\)"):
-        SemanticConfig(target="features").build(Sizes({"s": 3}, 1, {"features": (4,)}))
+    with pytest.raises(ConfigError, match=r"shape \(2, 4, 4\), the model expects \(tokens, dim\)"):
+        SemanticConfig(target="features").build(Sizes({"s": 3}, 1, {"features": (2, 4, 4)}))
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,10 @@ class OpenClip:
 
 
 class HFClipConfig(PretrainedSettings):
-    """Settings of CLIP's or SigLIP's image tower in transformers; ``part`` holds its image processor, too."""
+    """Settings of CLIP's or SigLIP's image tower in transformers; ``part`` holds its image processor, too.
+
+    Where a CLIP has none, pictures are prepared as CLIP's own are.
+    """
 
     reads_frames: ClassVar[bool] = True
     name: Literal["hf_clip"] = "hf_clip"
@@ -111,12 +114,11 @@ class HFClipConfig(PretrainedSettings):
 
     def build(self, device: torch.device | str) -> "HFClip":
         """Load the network and its image processor."""
-        from transformers import AutoImageProcessor, CLIPVisionModelWithProjection, SiglipVisionModel
+        from transformers import CLIPVisionModelWithProjection, SiglipVisionModel
 
         kind = SiglipVisionModel if self._siglip else CLIPVisionModelWithProjection
         model = load_whole(kind, self.folder, dtype=self.dtype)
-        processor = AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
-        return HFClip(self, model, processor, torch.device(device))
+        return HFClip(self, model, self._processor(), torch.device(device))
 
     @property
     def _siglip(self) -> bool:
@@ -126,6 +128,16 @@ class HFClipConfig(PretrainedSettings):
         if not kind.startswith(("clip", "siglip")):
             raise ConfigError(f"{self.folder} holds a '{kind}' model, expected CLIP or SigLIP; choose one of those")
         return kind.startswith("siglip")
+
+    def _processor(self) -> Any:
+        from transformers import AutoImageProcessor, CLIPImageProcessor
+
+        if self._siglip or (self.folder / "preprocessor_config.json").is_file():
+            return AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
+        # IP-Adapter publishes its image encoder as config and weights alone, and reads pictures by this class, whose
+        # other defaults are the preprocessing published with CLIP.
+        side = self._vision().image_size
+        return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
     def _vision(self) -> Any:
         from transformers import CLIPVisionConfig, SiglipVisionConfig

@@ -17,7 +17,7 @@ from cineray.training.models.base import Generative, Sizes, Trial
 from cineray.training.models.prior_network import PriorNetwork
 from cineray.training.models.prior_sampler import NUM_STEPS, Sampler, noised, sample
 from cineray.training.models.published_config import PublishedConfig
-from cineray.training.models.semantic import SemanticConfig, target_shape
+from cineray.training.models.semantic import SemanticConfig, tokens_shape
 
 __all__ = ["PriorConfig", "PriorDecoder"]
 
@@ -78,7 +78,7 @@ class PriorDecoder(Generative):
         super().__init__()
         self.config = config
         self.target = config.semantic.target
-        self.shape = tokens, dim = target_shape(sizes, self.target, "tokens", "dim")
+        self.shape = tokens, dim = tokens_shape(sizes, self.target)
         self.semantic = config.semantic.build(sizes)
         self.network = PriorNetwork(tokens, dim, config.depth, config.heads, config.head_dim, config.width)
 
@@ -86,8 +86,13 @@ class PriorDecoder(Generative):
         """See `Generative`."""
         found = self.semantic.decode(brain)
         given = found.projected if self.config.condition == "projected" else found.backbone
-        tokens = self._drawn(given) if targets is None else self._estimated(targets[self.target].float(), given)
-        return {self.target: tokens, "retrieval": found.projected, **self.semantic.beside(found)}
+        if targets is None:
+            tokens = self._drawn(given)
+        else:
+            tokens = self._estimated(targets[self.target].float().reshape(given.shape), given)
+        made = {self.target: tokens, "retrieval": found.projected}
+        out = {name: values.reshape(len(values), *self.semantic.shape) for name, values in made.items()}
+        return {**out, **self.semantic.beside(found)}
 
     def fit(self, trials: Iterable[Trial]) -> None:
         """See `ClosedForm`: not solved, but loaded."""

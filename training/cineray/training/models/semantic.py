@@ -21,7 +21,7 @@ from cineray.training.models.published_config import PublishedConfig
 from cineray.training.models.read_in import BrainReader, Reading
 from cineray.training.models.token_heads import TokenHead, make_projector, make_token_head
 
-__all__ = ["Decoded", "SemanticConfig", "SemanticDecoder", "target_shape"]
+__all__ = ["Decoded", "SemanticConfig", "SemanticDecoder", "tokens_shape"]
 
 
 class SemanticConfig(Config):
@@ -29,7 +29,7 @@ class SemanticConfig(Config):
 
     name: Literal["semantic"] = "semantic"
     target: str = "clip_tokens"
-    """What is reconstructed: (tokens, dim)."""
+    """What is reconstructed: (tokens, dim), or one vector (dim,), which counts as one token."""
     text_target: str | None = None
     """The caption's embedding (dim,), predicted from the mean of the reconstructed tokens by one matrix."""
     train_text: bool = True
@@ -87,7 +87,8 @@ class SemanticDecoder(BrainReader):
 
     def __init__(self, config: SemanticConfig, sizes: Sizes) -> None:
         super().__init__(config.read_in, config.dim, sizes)
-        tokens, width = target_shape(sizes, config.target, "tokens", "dim")
+        tokens, width = tokens_shape(sizes, config.target)
+        self.shape = sizes.targets[config.target]
         self.target, self.text_target = config.target, config.text_target
         self.published = config.published
         self.mixer = make_mixer(config.mixer, config.dim, config.depth, config.dropout)
@@ -105,7 +106,7 @@ class SemanticDecoder(BrainReader):
     def forward(self, brain: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every subject layer runs, in the order of ``brain``, with zero rows if need be."""
         found = self.decode(brain)
-        return {self.target: found.projected, **self.beside(found)}
+        return {self.target: found.projected.reshape(len(found.projected), *self.shape), **self.beside(found)}
 
     def fit(self, trials: Iterable[Trial]) -> None:
         """See `ClosedForm`: not solved, but loaded."""
@@ -124,6 +125,17 @@ class SemanticDecoder(BrainReader):
         if self.text is not None and self.text_target is not None:
             out[self.text_target] = self.text(found.projected.mean(1))
         return out
+
+
+def tokens_shape(sizes: Sizes, target: str) -> tuple[int, ...]:
+    """(tokens, dim) of a target; a vector (dim,) is one token.
+
+    Raises:
+        ConfigError: the view does not have the target, or it has more axes.
+    """
+    if len(sizes.targets.get(target, ())) == 1:
+        return (1, *target_shape(sizes, target, "dim"))
+    return target_shape(sizes, target, "tokens", "dim")
 
 
 def target_shape(sizes: Sizes, target: str, *axes: str) -> tuple[int, ...]:
