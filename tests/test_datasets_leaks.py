@@ -153,8 +153,9 @@ def test_a_run_copied_under_another_name_is_refused():
     refused(data, "run 'x' of subject 'a' and run 'y'", train=Selection(films=("one",)))
 
 
-def test_a_run_scaled_as_a_whole_cannot_be_cut_into_train_and_test():
-    data = Memory({"a": 40}, norm="run").film("one", 60).run("a", "r", "one")
+@pytest.mark.parametrize("norm", ["run", "causal"])
+def test_a_scaled_run_cannot_be_cut_into_train_and_test(norm):
+    data = Memory({"a": 40}, norm=norm).film("one", 60).run("a", "r", "one")
     data.film("two", 60).run("a", "s", "two")
     thirds = [Selection(films=("one",), blocks=Blocks(num=3, take=(i,))) for i in range(3)]
     refused(data, "run 'r' .* z-scored over the whole run", train=thirds[0], val=thirds[1], test=thirds[2])

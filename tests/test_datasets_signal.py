@@ -113,6 +113,42 @@ def test_zscore_is_per_run_and_voxel():
     assert out.dtype == np.float32
 
 
+def causal(calibration_s=20.0, **changes):
+    return SignalConfig(zscore="causal", calibration_s=calibration_s, **changes)
+
+
+def test_causal_scaling_equals_a_loop_over_the_past():
+    rec = recording(brain=RNG.normal(5000, 2, (60, 5)))  # as large as raw BOLD
+    out = prepare(rec, causal(), lengths(rec))
+    for scan in range(60):
+        past = rec.brain[: max(scan + 1, 10)]  # 20 s at 2 s
+        np.testing.assert_allclose(out.brain[scan], (rec.brain[scan] - past.mean(0)) / past.std(0), atol=1e-5)
+    assert out.stimulus_id == [None] * 10 + rec.stimulus_id[10:]
+    np.testing.assert_array_equal(np.isnan(out.offset_s), np.arange(60) < 10)
+
+
+def test_causal_scaling_knows_nothing_of_the_future():
+    rec = recording()
+    changed = recording(brain=np.concatenate([rec.brain[:30], RNG.normal(50, 9, (30, 5))]))
+    before, after = (prepare(r, causal(lag_s=4.0), lengths(r)).brain for r in (rec, changed))
+    np.testing.assert_array_equal(before[:30], after[:30])
+    assert not np.allclose(before[30:], after[30:])
+
+
+def test_causal_scaling_needs_a_calibration_with_a_signal():
+    rec = recording()
+    for calibration_s, num in ((2.0, 1), (500.0, 60)):
+        with pytest.raises(DataError, match=rf"{num} of 60 scans .* calibrate it.*change signal.calibration_s"):
+            prepare(rec, causal(calibration_s), lengths(rec))
+    rec.brain[:10, 3] = 7.0
+    with pytest.raises(DataError, match="1 of 5 voxels that are constant"):
+        prepare(rec, causal(), lengths(rec))
+    with pytest.raises(ConfigError, match="only zscore=causal calibrates"):
+        SignalConfig.parse({"calibration_s": 30})
+    with pytest.raises(ConfigError, match="knows only the past"):
+        SignalConfig.parse({"zscore": "causal", "detrend": 4})
+
+
 def test_nothing_of_another_run_matters():
     """Replacing the test run by noise changes no training value (specs 9.4)."""
     config = SignalConfig(lag_s=4, detrend=2, high_pass_s=60, zscore="run")

@@ -252,9 +252,12 @@ def _cut_recordings(dataset: Dataset, sets: Mapping[str, Examples]) -> list[str]
 
 
 def _done_to_whole_runs(dataset: Dataset) -> str | None:
-    """What mixed all scans of a run: the ingest notes its own, the source what came before (`SignalConfig.notes`)."""
+    """What mixed scans of a run: the ingest notes its own, the source what came before (`SignalConfig.notes`).
+
+    Causal scaling counts too: test scans that were measured first are in the scale of training scans after them.
+    """
     signal = dataset.manifest.signal
-    if "run" in (signal.get("norm"), dataset.manifest.notes.get("norm")):
+    if {"run", "causal"} & {signal.get("norm"), dataset.manifest.notes.get("norm")}:
         return "z-scored"
     filtered = signal.get("detrend") is not None or signal.get("high_pass_s") is not None
     return "freed of drift" if filtered else None

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cineray.core.config import Config
-from cineray.core.errors import DataError
+from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.drift import drift_basis, remove_drift
 from cineray.datasets.sources.base import Recording
 
@@ -35,13 +35,29 @@ class SignalConfig(Config):
     """Order of the polynomial removed from each voxel (4 in the published cc2017 preparation)."""
     high_pass_s: float | None = Field(default=None, gt=0)
     """Slowest period kept: slower discrete cosines are removed (128 s is customary)."""
-    zscore: Literal["run", "none"] = "run"
-    """``run``: mean 0 and sd 1 (ddof 0) for each voxel over all scans of its own run."""
+    zscore: Literal["run", "causal", "none"] = "run"
+    """``run``: mean 0 and sd 1 (ddof 0) for each voxel over all scans of its own run. ``causal``: each scan by the mean
+    and sd of the scans of its run up to it, as a scanner could while it measures; drift cannot be removed then."""
+    calibration_s: float = Field(default=60.0, gt=0)
+    """Of ``causal``: the first so many seconds of each run only give mean and sd, and are paired with no stimulus."""
     voxels: tuple[tuple[int, int], ...] = ()
     """Half-open ranges of voxel columns to keep, in this order; empty keeps all of them."""
     bad_voxels: Literal["refuse", "drop"] = "refuse"
     """``drop`` removes a voxel from **all** runs of a subject if it is not finite or (where it would be z-scored)
     constant in any of them."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SignalConfig":
+        if self.zscore != "causal" and self.calibration_s != 60:
+            raise ConfigError(
+                "signal.calibration_s is set, but only zscore=causal calibrates; leave it out or ask for that"
+            )
+        if self.zscore == "causal" and not (self.detrend is None and self.high_pass_s is None):
+            raise ConfigError(
+                "zscore=causal knows only the past, expected no removal of drift, which is fitted to whole runs; set "
+                "signal.detrend and signal.high_pass_s to null"
+            )
+        return self
 
     @classmethod
     def suiting(cls, source: str) -> "SignalConfig":
@@ -52,6 +68,9 @@ class SignalConfig(Config):
         """What the manifest remembers of the scaling. Without z-scoring here the source's own ``norm`` stands."""
         if self.zscore == "none":
             return {}
+        if self.zscore == "causal":
+            rule = "mean 0, sd 1 (ddof 0) per voxel over the scans of its run up to each"
+            return {"norm": "causal", "norm_rule": f"{rule}, at least {self.calibration_s:g} s"}
         return {"norm": "run", "norm_rule": "mean 0, sd 1 (ddof 0) per voxel over all scans of its run"}
 
 
@@ -95,15 +114,24 @@ def prepare(
             f"{_name(recording)} has {bad.sum()} of {len(bad)} voxels that are constant or not finite (first: "
             f"{int(np.argmax(bad))}), expected a signal in each; exclude them or set signal.bad_voxels=drop"
         )
-    if config.zscore == "run":
-        brain = (brain - brain.mean(0)) / brain.std(0)
+    calibration = _calibration_scans(recording, config)
+    if config.zscore != "none":
+        brain = (brain - brain.mean(0)) / brain.std(0) if config.zscore == "run" else _causal(brain, calibration)
     limit = np.finfo(np.float16).max
     if np.abs(brain).max() > limit:
         raise DataError(
             f"{_name(recording)} reaches {np.abs(brain).max():.4g}, expected at most {limit:.0f} (float16); "
             "set signal.zscore=run"
         )
-    return pair_with_lag(replace(recording, brain=brain.astype(np.float32)), config.lag_s, length_s)
+    paired = pair_with_lag(replace(recording, brain=brain.astype(np.float32)), config.lag_s, length_s)
+    if not calibration:
+        return paired
+    rest = np.full(calibration, np.nan)
+    return replace(
+        paired,
+        stimulus_id=[None] * calibration + paired.stimulus_id[calibration:],
+        offset_s=np.concatenate([rest, paired.offset_s[calibration:]]),
+    )
 
 
 def usable_voxels(recordings: Iterable[Recording], config: SignalConfig) -> dict[str, NDArray[np.bool_]]:
@@ -158,9 +186,33 @@ def _without_drift(recording: Recording, config: SignalConfig) -> tuple[NDArray[
     measured = np.where(bad, 0, measured)
     basis = drift_basis(recording.onset_s, recording.tr_s, config.detrend, config.high_pass_s)
     brain = remove_drift(measured, basis)
-    if config.zscore == "run":
-        bad |= brain.std(0) <= FLAT * np.abs(measured).max(0)
+    if config.zscore != "none":
+        scaling = brain[: _calibration_scans(recording, config) or None]
+        bad |= scaling.std(0) <= FLAT * np.abs(measured).max(0)
     return brain, bad
+
+
+def _calibration_scans(recording: Recording, config: SignalConfig) -> int:
+    """How many scans at the beginning only give mean and sd; 0 where the scaling is not causal."""
+    if config.zscore != "causal":
+        return 0
+    num = int(np.sum(recording.onset_s - recording.onset_s[0] < config.calibration_s - CLOCK_S))
+    if not 2 <= num < len(recording.onset_s):
+        raise DataError(
+            f"{_name(recording)} has {num} of {len(recording.onset_s)} scans in the {config.calibration_s:g} s that "
+            "calibrate it, expected two at least, and some after them; change signal.calibration_s"
+        )
+    return num
+
+
+def _causal(brain: NDArray[np.float64], calibration: int) -> NDArray[np.float64]:
+    """Each scan of (scans, voxels) by mean and sd of the scans up to it, or of the first ``calibration`` if later."""
+    shifted = brain - brain[:calibration].mean(0)  # the sums of squares of large values would lose the variance
+    num = np.arange(1, len(brain) + 1)[:, None]
+    mean = np.cumsum(shifted, axis=0) / num
+    sd = np.sqrt(np.maximum(np.cumsum(shifted**2, axis=0) / num - mean**2, 0))
+    mean[: calibration - 1], sd[: calibration - 1] = mean[calibration - 1], sd[calibration - 1]
+    return (shifted - mean) / sd
 
 
 def _chosen(recording: Recording, config: SignalConfig) -> NDArray[np.floating]:
