@@ -116,7 +116,7 @@ def test_the_command_computes_and_says_what(folder, tmp_path, capsys, monkeypatc
         ([], "found 'nothing', expected a data set"),
         (["set"], "found 'nothing', expected an encoder (pool, flow"),
         (["set", "clip"], "found 'clip', expected an encoder"),
-        (["set", "hf_clip"], "setting 'part' of HFClipConfig: Field required"),
+        (["set", "hf_clip"], "setting 'part' of HFClipConfig is missing; give part.folder"),
         (["set", "pool", "num_actors=0"], "found num_actors=0, expected a whole number from 1 on"),
         (["set", "pool", "replace=yes please"], "found replace=yes please, expected true or false"),
         (["set", "pool", "size=3"], "setting 'size' of PoolConfig"),

@@ -7,12 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from cineray.core.config_errors import models_at, sentence
 from cineray.core.content import BY_CONTENT
 from cineray.core.errors import ConfigError
 
@@ -23,6 +24,8 @@ class Config(BaseModel):
     """Frozen settings; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    example: ClassVar[str] = ""
+    """Words that give these settings, ``{key}`` for where they stand; errors show them."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -30,7 +33,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(_sentence(cls.__name__, error)) from None
+            raise ConfigError(sentence(cls, values, error)) from None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -62,7 +65,7 @@ class Config(BaseModel):
         values = self.model_dump(mode="json")
         # Names first: they decide which other keys exist.
         for key in sorted(changes, key=lambda k: (not k.endswith("name"), k.count("."))):
-            _set(values, key.split("."), changes[key], key)
+            _set(type(self), values, key.split("."), changes[key], key)
         return self.parse(values)
 
     def fingerprint(self) -> str:
@@ -120,9 +123,9 @@ def _problem(error: yaml.YAMLError) -> str:
     return f"{words}, line {mark.line + 1}" if mark else words
 
 
-def _set(values: Any, path: list[str], new: Any, key: str) -> None:
+def _set(owner: type[Config], values: Any, path: list[str], new: Any, key: str) -> None:
     for depth, name in enumerate(path[:-1]):
-        values = _child(values, name, ".".join(path[: depth + 1]))
+        values = _child(owner, values, name, path[: depth + 1])
     last = path[-1]
     if isinstance(values, list):
         if not last.isdigit() or int(last) >= len(values):
@@ -135,12 +138,13 @@ def _set(values: Any, path: list[str], new: Any, key: str) -> None:
     values[last] = _merged(old, new)
 
 
-def _child(values: Any, name: str, so_far: str) -> Any:
+def _child(owner: type[Config], values: Any, name: str, path: list[str]) -> Any:
+    so_far = ".".join(path)
     if isinstance(values, list) and name.isdigit() and int(name) < len(values):
         return values[int(name)]
+    if isinstance(values, dict) and values.get(name) is None and models_at(owner, path):
+        values[name] = {}  # an optional component that is to be there, or what a member just chosen must be given
     if isinstance(values, dict) and name in values:
-        if values[name] is None:  # an optional component that is to be there
-            values[name] = {}
         if isinstance(values[name], dict | list):
             return values[name]
         raise ConfigError(f"setting '{so_far}' is {values[name]!r:.80}, it has no settings of its own; set it whole")
@@ -154,14 +158,3 @@ def _merged(old: Any, new: Any) -> Any:
         same = "name" not in new or new["name"] == old.get("name")
         return (old if same else {}) | new
     return new
-
-
-def _sentence(owner: str, error: ValidationError) -> str:
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:  # settings that contradict each other: the validator's own sentence names them
-        return f"{owner}: {message}"
-    where = ".".join(str(part) for part in first["loc"])
-    found = "" if first["type"] == "missing" else f", found {first['input']!r:.80}"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"setting '{where}' of {owner}: {message}{found}{more}"

@@ -9,7 +9,7 @@ import os
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -40,6 +40,7 @@ INSTEAD = "without pretrained parts the light generator (generator.name=nearest)
 class Part(Config):
     """A pretrained part by local folder, or by the hub's name and revision."""
 
+    example: ClassVar[str] = "{key}.folder=… or {key}.hub_id=…, as `cineray models list` names known parts"
     folder: Local | None = None
     """Made absolute, for Ray's processes work in folders of their own."""
     hub_id: str | None = None
