@@ -199,7 +199,8 @@ def test_released_runs_alike_at_every_strength_and_paper_does_not(generator):
     made = condition(0)
 
     def at(mode, strength):
-        return video(changed(generator, alpha_mode=mode, strength=strength), made)
+        settings = generator.settings.model_copy(update={"alpha_mode": mode, "strength": strength})  # not validated
+        return video(replace(generator, settings=settings), made)
 
     np.testing.assert_array_equal(at("released", 0.2), at("released", 0.9))
     assert apart(at("paper", 0.2), at("paper", 0.9)) > 0.5

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from cineray.core.errors import ConfigError
@@ -78,10 +79,14 @@ def test_the_published_network_has_the_published_size(voxels, millions):
 
 def test_the_published_network_obeys_what_can_be_chosen_and_refuses_the_rest():
     sizes = Sizes({"sub-a": 5}, 1, {"latents": (2, 4, 8, 8)})
-    for recipes_own in ({}, {"hidden": 4096}, {"dim": 256, "depth": 4}):
-        PerceptionConfig.parse({"expansion": "released", **recipes_own})
+    for recipes_own in ({}, {"hidden": 4096}, {"dim": 256, "depth": 4}, {"hidden": 1024, "depth": 1}):
+        chosen = PerceptionConfig.parse({"expansion": "released", **recipes_own})
+        stated = yaml.safe_load(chosen.dump())
+        assert [stated[name] for name in ("read_in", "dim", "depth", "hidden")] == ["window", 256, 4, 4096]
+        assert PerceptionConfig.loads(chosen.dump()) == chosen == PerceptionConfig().override({"expansion": "released"})
     with torch.device("meta"):
         model = PerceptionConfig(expansion="released", dropout=0.25, map_dropout=0.5).build(sizes)
+    assert (len(model.mixer.units), model.mixer.units[0][1].out_features) == (chosen.depth, chosen.hidden)
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     assert rates.count(0.5) == 1
     assert set(rates) == {0.25, 0.5}

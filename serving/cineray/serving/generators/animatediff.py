@@ -7,12 +7,12 @@ latents of the blurry video are where the denoising starts.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cineray.core.config import Config
@@ -20,6 +20,7 @@ from cineray.core.errors import ConfigError, DataError
 from cineray.core.pretrained import Part, catalogue
 from cineray.serving.generators.autoencoder import Autoencoder, load_autoencoder
 from cineray.serving.generators.base import Condition
+from cineray.serving.generators.inert import refuse_inert
 from cineray.serving.generators.keyframe import KeyframeConfig, Keyframer, UnclipConfig
 from cineray.serving.generators.lora import fold_adapter
 from cineray.serving.generators.parts import Precision, load
@@ -92,6 +93,16 @@ class AnimateDiffConfig(Config):
     precision: Precision = "float32"
     compiled: bool = False
     """Compile UNet and SparseCtrl: minutes at the first clip, faster steps afterwards."""
+
+    @model_validator(mode="after")
+    def _each_setting_acts(self) -> Self:
+        refuse_inert(
+            self,
+            ("strength", self.alpha_mode == "released", "alpha_mode=released"),
+            ("adapter_scale", self.adapter is None, "adapter=null"),
+            ("negative_prompt", self.guidance == 1, "guidance=1"),
+        )
+        return self
 
     def build(self, *, device: torch.device) -> "AnimateDiff":
         """Load every part onto ``device``; `ConfigError` where one is missing."""

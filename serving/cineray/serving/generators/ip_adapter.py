@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cineray.core.config import Config
 from cineray.core.errors import DataError
 from cineray.core.pretrained import Part, catalogue
 from cineray.serving.generators.base import Condition
+from cineray.serving.generators.inert import refuse_inert
 from cineray.serving.generators.parts import Precision, load, part_folder
 from cineray.serving.generators.pictures import to_frames
 from cineray.serving.generators.text import load_text_encoder
@@ -46,6 +47,11 @@ class IPAdapterConfig(Config):
     negative_prompt: str = "lowres, bad anatomy, worst quality, low quality"
     size: int = Field(default=512, ge=8)
     precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _each_setting_acts(self) -> Self:
+        refuse_inert(self, ("negative_prompt", self.guidance == 1, "guidance=1"))
+        return self
 
     def build(self, *, device: torch.device) -> "IPAdapter":
         """Load pipeline and adapter; `ConfigError` where one is missing."""

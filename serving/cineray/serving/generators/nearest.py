@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from cineray.core.config import Config
-from cineray.core.errors import ConfigError, DataError
+from cineray.core.errors import DataError
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.blend import blend, recoloured, resized
+from cineray.serving.generators.inert import refuse_inert
 from cineray.serving.generators.pictures import in_step
 from cineray.serving.generators.warp import dense_flow, displaced
 from cineray.serving.library import Library
@@ -48,16 +49,9 @@ class NearestConfig(Config):
 
     @model_validator(mode="after")
     def _each_setting_acts(self) -> Self:
-        """A search over one that does nothing compares nothing."""
         moves, light = self.moves, self.light
         inert = {"faint": moves != "flow", "doubt": moves != "blurry", "cutoff": moves != "blurry" and light == 0}
-        for name in (name for name, idle in inert.items() if idle):
-            found, default = getattr(self, name), type(self).model_fields[name].default
-            if found != default:
-                raise ConfigError(
-                    f"found {name}={found} beside moves={moves} and light={light:g}, where it does nothing; leave it "
-                    f"at {default}"
-                )
+        refuse_inert(self, *[(name, idle, f"moves={moves} and light={light:g}") for name, idle in inert.items()])
         return self
 
     def build(self, *, library: Library) -> "NearestGenerator":

@@ -7,12 +7,12 @@ convention do not suit it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cineray.core.config import Config
@@ -20,6 +20,7 @@ from cineray.core.errors import DataError
 from cineray.core.pretrained import Part, catalogue
 from cineray.serving.generators.autoencoder import Autoencoder, load_autoencoder
 from cineray.serving.generators.base import Condition
+from cineray.serving.generators.inert import refuse_inert
 from cineray.serving.generators.parts import Precision
 from cineray.serving.generators.pictures import noise, to_frames, to_tensor
 from cineray.serving.generators.unclip_weights import load_unclip
@@ -53,6 +54,11 @@ class UnclipConfig(Config):
     size: int = Field(default=768, ge=8)
     precision: Precision = "float32"
     """Of the UNet; the autoencoder computes in float32."""
+
+    @model_validator(mode="after")
+    def _each_setting_acts(self) -> Self:
+        refuse_inert(self, ("strength", self.keyframe_init == "noise", "keyframe_init=noise"))
+        return self
 
     def build(self, *, device: torch.device) -> "Unclip":
         """Load UNet and autoencoder; `ConfigError` where one is missing."""

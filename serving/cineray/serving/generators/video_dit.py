@@ -6,18 +6,19 @@ and noise. Same interface as `animatediff`, another family of models.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError
 from cineray.core.pretrained import Part, catalogue
 from cineray.serving.generators.base import Condition
+from cineray.serving.generators.inert import refuse_inert
 from cineray.serving.generators.keyframe import KeyframeConfig, Keyframer, UnclipConfig
 from cineray.serving.generators.parts import Precision, load, part_folder
 from cineray.serving.generators.pictures import in_step, noise, to_frames, to_tensor
@@ -49,6 +50,11 @@ class VideoDitConfig(Config):
     fps: float = Field(default=8.0, gt=0)
     size: int = Field(default=256, ge=32)
     precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _each_setting_acts(self) -> Self:
+        refuse_inert(self, ("negative_prompt", self.guidance == 1, "guidance=1"))
+        return self
 
     def build(self, *, device: torch.device) -> "VideoDit":
         """Load every part onto ``device``; `ConfigError` where one is missing."""

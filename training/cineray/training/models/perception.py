@@ -6,7 +6,7 @@ maps of all frames of the clip, a video decoder makes latents of them, a second 
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -61,15 +61,19 @@ class PerceptionConfig(Config):
     map_dropout: float = Field(default=0.3, ge=0, lt=1)
     """On the feature maps."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for name, has in RELEASED.items() if self.expansion == "released" else ():
-            if (found := getattr(self, name)) not in (has, type(self).model_fields[name].default):
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, values: Any) -> Any:
+        """The published network's own sizes where it is chosen, so that they stand in ``run.yaml``."""
+        if not isinstance(values, dict) or values.get("expansion") != "released":
+            return values
+        for name, has in RELEASED.items():
+            if (found := values.get(name, has)) not in (has, cls.model_fields[name].default):
                 raise ConfigError(
                     f"found {name}={found} beside expansion=released, whose network has {has}; leave {name} out, or "
                     "set expansion=factorised"
                 )
-        return self
+        return values | RELEASED
 
     def build(self, sizes: Sizes) -> "PerceptionDecoder | ReleasedPerceptionDecoder":
         """Make the network for these subjects and targets."""
