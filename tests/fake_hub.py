@@ -29,6 +29,12 @@ class Repository:
 
     name: str
     files: dict[str, bytes]
+    kind: str = "model"
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Before the answers of its interface, and before its files."""
+        return f"/api/{self.kind}s/{self.name}", ("/datasets/" if self.kind == "dataset" else "/") + self.name
 
     @property
     def entries(self) -> dict[str, dict]:
@@ -36,13 +42,14 @@ class Repository:
 
     def answer(self, path: str) -> tuple[bytes, dict[str, str]] | None:
         """Body and headers; None where there is no such thing."""
-        if path in (f"/api/models/{self.name}/revision/main", f"/api/models/{self.name}/revision/{COMMIT}"):
+        interface, files = self.addresses
+        if path in (f"{interface}/revision/main", f"{interface}/revision/{COMMIT}"):
             siblings = [{"rfilename": n, "size": e["size"], "lfs": e.get("lfs")} for n, e in self.entries.items()]
             info = {"id": self.name, "sha": COMMIT, "private": False, "tags": [], "cardData": {"license": "mit"}}
             return json.dumps(info | {"siblings": siblings}).encode(), {}
-        if path == f"/api/models/{self.name}/tree/{COMMIT}":
+        if path == f"{interface}/tree/{COMMIT}":
             return json.dumps(list(self.entries.values())).encode(), {}
-        file = path.removeprefix(f"/{self.name}/resolve/{COMMIT}/")
+        file = path.removeprefix(f"{files}/resolve/{COMMIT}/")
         if file not in self.files:
             return None
         found = self.entries[file]
@@ -56,7 +63,8 @@ class Hub(BaseHTTPRequestHandler):
         repository: Repository = self.server.repository  # type: ignore[attr-defined]
         path = self.path.partition("?")[0]
         found = repository.answer(path)
-        missing = "RevisionNotFound" if f"/{repository.name}/" in path else "RepoNotFound"
+        known = path.startswith(tuple(f"{address}/" for address in repository.addresses))
+        missing = "RevisionNotFound" if known else "RepoNotFound"
         data, headers = found or (b"", {"X-Error-Code": missing})
         self.send_response(200 if found else 404)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
@@ -72,10 +80,10 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_hub(repo: str, files: dict[str, bytes]) -> Iterator[str]:
+def fake_hub(repo: str, files: dict[str, bytes], kind: str = "model") -> Iterator[str]:
     """The hub's address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.repository = Repository(repo, files)  # type: ignore[attr-defined]
+    server.repository = Repository(repo, files, kind)  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

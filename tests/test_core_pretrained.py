@@ -8,7 +8,7 @@ import re
 import pytest
 
 from cineray.core.errors import ConfigError, IntegrityError
-from cineray.core.pretrained import Part, PartRecord, catalogue, folder_of, locate, parts_folder
+from cineray.core.pretrained import CatalogueEntry, Part, PartRecord, catalogue, folder_of, locate, parts_folder
 
 
 def record(folder, **changes):
@@ -35,6 +35,7 @@ def test_the_catalogue_names_hub_revision_licence_and_size():
         ({}, "exactly one"),
         ({"folder": "x", "hub_id": "a/b"}, "exactly one"),
         ({"folder": "x", "revision": "main"}, "only beside hub_id"),
+        ({"folder": "x", "file": "y"}, "found file=y of a local folder, expected it only beside hub_id"),
         ({"hub_id": "clip"}, "owner/name"),
     ],
 )
@@ -93,3 +94,28 @@ def test_the_parts_folder_is_where_the_environment_says(tmp_path, monkeypatch):
     assert parts_folder() == tmp_path / "parts"
     monkeypatch.delenv("CINERAY_MODELS")
     assert parts_folder().parts[-3:] == (".cache", "cineray", "models")
+
+
+def test_files_of_one_repository_are_parts_of_their_own(tmp_path):
+    motion, lora = (catalogue()[name].part for name in ("animate-lcm", "animate-lcm-lora"))
+    assert motion.hub_id == lora.hub_id
+    record(folder_of(motion, tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"AnimateLCM_sd15_t2v_lora\.safetensors is not at .*models pull animate-lcm-lora`"
+    ):
+        locate(lora, root=tmp_path)
+    record(folder_of(lora, tmp_path))
+    assert locate(lora, root=tmp_path) != locate(motion, root=tmp_path)
+    assert {path.parent for path in tmp_path.glob("*")} == {tmp_path}, "no folder inside another part's"
+
+
+@pytest.mark.parametrize("name", ["a/b@main", "a/b@v2:c/d.pth", "datasets/a/b@main", "datasets/a/b@main:c", "sd15"])
+def test_a_name_and_its_entry_are_one_to_one(name):
+    entry = CatalogueEntry.named(name)
+    assert entry.name == name
+    assert entry.kind == ("dataset" if name.startswith("datasets/") else "model")
+
+
+def test_names_without_revision_are_of_the_main_branch():
+    assert CatalogueEntry.named("a/b:c").part == Part(hub_id="a/b", revision="main", file="c")
+    assert CatalogueEntry.named("datasets/a/b").part == Part(hub_id="a/b", revision="main")

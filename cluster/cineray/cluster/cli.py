@@ -219,7 +219,7 @@ def doctor(words: list[str]) -> None:
 def models(words: list[str]) -> None:
     """Pretrained parts, below CINERAY_MODELS: ``models list``, ``models pull NAME …``, ``models verify [NAME …]``."""
     from cineray.cluster.models import listing, pull, show, verify
-    from cineray.core.pretrained import parts_folder
+    from cineray.core.pretrained import CatalogueEntry, folder_of, parts_folder
 
     what, names, root = first(words, "what to do", {"list": 0, "pull": 0, "verify": 0}), words[1:], parts_folder()
     if what == "list":
@@ -229,8 +229,11 @@ def models(words: list[str]) -> None:
             raise ConfigError("found no part to pull, expected names of `cineray models list` or owner/name@revision")
         for name in names:
             record = pull(name, root)
-            print(f"{name}: {len(record.files)} files at commit {record.commit}, licence {record.licence}")
-    elif sum([_told(name, wrong) for name, wrong in verify(names, root)]):
+            where = folder_of(CatalogueEntry.named(name).part, root)
+            print(f"{name}: {len(record.files)} files at commit {record.commit}, licence {record.licence}, in {where}")
+    elif not (found := [_told(name, wrong) for name, wrong in verify(names, root)]):
+        print(f"nothing to verify: no pretrained part was pulled to {root}; `cineray models list` names them")
+    elif any(found):
         raise SystemExit(1)
 
 

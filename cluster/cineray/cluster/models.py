@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cineray.core.errors import ConfigError, IntegrityError, StorageError
-from cineray.core.pretrained import CatalogueEntry, FileRecord, PartRecord, catalogue, folder_of, short_name
+from cineray.core.pretrained import CatalogueEntry, FileRecord, PartRecord, catalogue, folder_of
 
 __all__ = ["Fetch", "Fetched", "Row", "fetch_from_hub", "listing", "pull", "pulled", "show", "verify"]
 
@@ -43,7 +43,10 @@ class Row:
     licence: str
     size: str
     revision: str
-    """The commit it is pinned to, or that it is unpinned."""
+    """The commit it is pinned to, or that it is unpinned (and its branch, other than main)."""
+    sha256: str
+    """Its beginning where it is known: of what was pulled, largest file first, else of what the catalogue knows.
+    Beside it how many more files there are."""
     present: str
     """The commit that was pulled, or no."""
 
@@ -63,7 +66,7 @@ def pull(name: str, root: Path, fetch: Fetch | None = None) -> PartRecord:
     fetched = (fetch or fetch_from_hub)(entry, folder)
     files = {str(path.relative_to(folder)): _recorded(path) for path in _files(folder)}
     if not files:
-        raise StorageError(f"the hub sent no file of {entry.part.label}; are its patterns {entry.files} right?")
+        raise StorageError(f"the hub sent no file of {entry.part.label}; are its patterns {entry.patterns} right?")
     for file, digest in (fetched.sha256 | entry.sha256).items():
         if file in files and files[file].sha256 != digest:
             raise IntegrityError(
@@ -72,6 +75,8 @@ def pull(name: str, root: Path, fetch: Fetch | None = None) -> PartRecord:
     record = PartRecord(
         hub_id=entry.hub_id,
         revision=entry.revision,
+        kind=entry.kind,
+        file=entry.file,
         commit=fetched.commit,
         licence=fetched.licence or entry.licence,
         files=files,
@@ -94,12 +99,13 @@ def fetch_from_hub(entry: CatalogueEntry, folder: Path) -> Fetched:
             repo_type=entry.kind,
             revision=info.sha,
             local_dir=folder,
-            allow_patterns=list(entry.files) or None,
+            allow_patterns=list(entry.patterns) or None,
         )
     except GatedRepoError:
         raise StorageError(f"{label} wants its licence accepted on its page, then `hf auth login`") from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise StorageError(f"the hub {constants.ENDPOINT} knows no {label}; check name and revision") from None
+        data = "" if entry.kind == "dataset" else ", and put datasets/ before it if that is what it is"
+        raise StorageError(f"the hub {constants.ENDPOINT} knows no {label}; check name and revision{data}") from None
     except Exception as error:  # the client's errors of the network have no common class
         why = " ".join(str(error).split()) or type(error).__name__
         raise StorageError(
@@ -116,8 +122,7 @@ def pulled(root: Path) -> dict[str, PartRecord]:
     found = {}
     for path in sorted(root.glob("*.json")):
         if (record := PartRecord.of(path.with_suffix(""))) is not None:
-            entry = CatalogueEntry(hub_id=record.hub_id, revision=record.revision, licence=record.licence)
-            found[short_name(entry.part)] = record
+            found[CatalogueEntry.parse(record.model_dump(exclude={"commit", "files"})).name] = record
     return found
 
 
@@ -151,12 +156,13 @@ def listing(root: Path) -> list[Row]:
     rows = []
     for name, entry in entries.items():
         record = here.get(name)
-        size = "?" if entry.size_gb is None else f"about {entry.size_gb:g} GB"
+        size = "?" if entry.size_gb is None else f"~{entry.size_gb:g} GB"
         if record is not None:
             size = f"{sum(f.bytes for f in record.files.values()) / 1e9:.3g} GB"
-        revision = entry.revision[:12] if entry.pinned else f"{entry.revision}, unpinned"
+        branch = "" if entry.revision == "main" else f"{entry.revision}, "
+        revision = entry.revision[:12] if entry.pinned else f"{branch}unpinned"
         present = "no" if record is None else record.commit[:12]
-        rows.append(Row(name, (record or entry).licence, size, revision, present))
+        rows.append(Row(name, (record or entry).licence, size, revision, _digests(entry, record), present))
     return rows
 
 
@@ -166,10 +172,22 @@ def show(rows: Iterable[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("name", "licence", "size", "revision", "present")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", overflow="fold", min_width=max(map(len, catalogue())))
+    for name in ("size", "revision", "sha256", "present"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("licence", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in (row.name, row.licence, row.size, row.revision, row.present)))
+        cells = (row.name, row.size, row.revision, row.sha256, row.present, row.licence)
+        table.add_row(*(Text(cell) for cell in cells))
     Console().print(table)
+
+
+def _digests(entry: CatalogueEntry, record: PartRecord | None) -> str:
+    files = [] if record is None else sorted(record.files.values(), key=lambda file: -file.bytes)
+    known = [file.sha256 for file in files] or list(entry.sha256.values())
+    more = f" +{len(known) - 1}" if len(known) > 1 else ""
+    return f"{known[0][:12]}{more}" if known else "-"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -33,6 +33,9 @@ __all__ = [
 
 CATALOGUE = "pretrained.yaml"
 PARTS_VARIABLE = "CINERAY_MODELS"
+Kind = Literal["model", "dataset"]
+"""Of the hub's repositories; it keeps weights in both."""
+DATASETS = "datasets/"
 UNSTATED = "as its page states"
 INSTEAD = "without pretrained parts the light generator (generator.name=nearest) makes the videos"
 
@@ -47,6 +50,8 @@ class Part(Config):
     """``owner/name``."""
     revision: str | None = None
     """Branch, tag or commit; the main branch where it is None."""
+    file: str | None = None
+    """The one file that is the part, where a repository of the hub holds several parts; its path there."""
 
     @field_validator("folder")
     @classmethod
@@ -57,16 +62,17 @@ class Part(Config):
     def _one_place(self) -> Self:
         if (self.folder is None) == (self.hub_id is None):
             raise ValueError(f"found folder={self.folder} and hub_id={self.hub_id}, expected exactly one of them")
-        if self.folder is not None and self.revision is not None:
-            raise ValueError(f"found revision={self.revision} of a local folder, expected it only beside hub_id")
+        for name in ("revision", "file"):
+            if self.folder is not None and (found := getattr(self, name)) is not None:
+                raise ValueError(f"found {name}={found} of a local folder, expected it only beside hub_id")
         if self.hub_id is not None and self.hub_id.count("/") != 1:
             raise ValueError(f"found hub_id={self.hub_id}, expected owner/name")
         return self
 
     @property
     def label(self) -> str:
-        """How errors and folders name it: ``owner/name@revision``, or the folder."""
-        return self.folder or f"{self.hub_id}@{self.revision or 'main'}"
+        """How errors and folders name it: ``owner/name@revision`` or ``owner/name@revision:file``, or the folder."""
+        return self.folder or f"{self.hub_id}@{self.revision or 'main'}" + (f":{self.file}" if self.file else "")
 
 
 class CatalogueEntry(Config):
@@ -74,22 +80,28 @@ class CatalogueEntry(Config):
 
     hub_id: str
     revision: str = "main"
-    kind: Literal["model", "dataset"] = "model"
-    """The hub keeps weights in repositories of both kinds."""
+    kind: Kind = "model"
     licence: str
     """As its page on the hub states it."""
     size_gb: float | None = Field(default=None, gt=0)
     """About; to know before pulling. None of parts that the catalogue does not have."""
     used_for: str = ""
+    file: str | None = None
+    """See `Part`."""
     files: tuple[str, ...] = ()
-    """Patterns of the files wanted; all of them where it is empty."""
+    """Patterns of the files wanted where the part is more than one; all of them where it is empty."""
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of files whose digest is known beforehand; the others are trusted on first pull and verified from then on."""
 
     @property
     def part(self) -> Part:
         """As settings name it."""
-        return Part(hub_id=self.hub_id, revision=self.revision)
+        return Part(hub_id=self.hub_id, revision=self.revision, file=self.file)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Of the files to bring; all of them where there is none."""
+        return self.files if self.file is None else (self.file,)
 
     @property
     def pinned(self) -> bool:
@@ -98,14 +110,26 @@ class CatalogueEntry(Config):
 
     @classmethod
     def named(cls, name: str) -> "CatalogueEntry":
-        """The part of a short name, or of ``owner/name@revision`` (the main branch where no revision is given)."""
+        """The part of a short name, or of ``owner/name@revision:file``.
+
+        Without a revision it is the main branch, without a file the whole repository. A repository of data has
+        ``datasets/`` before its owner, as in the hub's addresses.
+        """
         known = catalogue()
         if name in known:
             return known[name]
-        hub_id, _, revision = name.partition("@")
+        repository, _, file = name.removeprefix(DATASETS).partition(":")
+        hub_id, _, revision = repository.partition("@")
         if hub_id.count("/") != 1:
             raise ConfigError(f"found part '{name}', expected owner/name@revision or one of {', '.join(known)}")
-        return cls(hub_id=hub_id, revision=revision or "main", licence=UNSTATED)
+        kind: Kind = "dataset" if name.startswith(DATASETS) else "model"
+        return cls(hub_id=hub_id, revision=revision or "main", kind=kind, file=file or None, licence=UNSTATED)
+
+    @property
+    def name(self) -> str:
+        """What `named` finds it by: the short name, else the long one."""
+        long = f"{DATASETS if self.kind == 'dataset' else ''}{self.part.label}"
+        return short if (short := short_name(self.part)) in catalogue() else long
 
 
 class FileRecord(Config):
@@ -121,6 +145,8 @@ class PartRecord(Config):
     hub_id: str
     revision: str
     """As it was asked for."""
+    kind: Kind = "model"
+    file: str | None = None
     commit: str
     """What that revision was when it was pulled."""
     licence: str
@@ -158,7 +184,7 @@ def parts_folder() -> Path:
 
 def folder_of(part: Part, root: Path) -> Path:
     """Where a part of the hub lies below the parts folder."""
-    return root / part.label.replace("/", "--")
+    return root / re.sub("[/:]", "--", part.label)
 
 
 def locate(part: Part, *, root: Path | None = None, instead: str = INSTEAD) -> Path:
@@ -187,5 +213,5 @@ def locate(part: Part, *, root: Path | None = None, instead: str = INSTEAD) -> P
 
 
 def short_name(part: Part) -> str:
-    """What `cineray models pull` calls it: its name in the catalogue, else ``owner/name@revision``."""
+    """What `cineray models pull` calls it: its name in the catalogue, else ``owner/name@revision:file``."""
     return next((name for name, entry in catalogue().items() if entry.part.label == part.label), part.label)
