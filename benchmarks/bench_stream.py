@@ -24,6 +24,7 @@ from benchmarks import bench_stream_readers as readers
 from benchmarks.bench_stream_measure import BATCH, PAIRS, ROW_BYTES, Ratio, Reader, alternate
 from benchmarks.bench_stream_peers import AbsentError, Child
 from benchmarks.bench_stream_report import Line, write_report
+from benchmarks.goals import figures
 
 from cineray.datasets.dataset import Dataset
 
@@ -76,15 +77,15 @@ def in_process(bench: Bench) -> None:
     """D1, D2, D3, D6, D9: peers that run in this process."""
     folder = bench.folder
     fastest = min((readers.memmap(bench.rows), readers.memmap_rows(bench.rows)), key=_cpu_of_an_epoch)
-    bench.ratio("perf.D1", f"{fastest.name} gather", fastest)
+    bench.ratio("perf.D1/warm", f"{fastest.name} gather", fastest)
     first = readers.ours_first_touch(folder / "ours")
     bench.verify(first)
-    bench.ratio("D1_first_touch", "both opened anew each epoch", readers.memmap_first_touch(folder), first)
+    bench.ratio("perf.D1/first_touch", "both opened anew each epoch", readers.memmap_first_touch(folder), first)
     bench.ratio("perf.D2", "pyarrow ParquetFile, our layout", readers.pyarrow_file("pyarrow", bench.one_table))
     data.write_lists(folder / "lists.parquet", bench.rows)
     lists = readers.pyarrow_file("pyarrow lists", [str(folder / "lists.parquet")])
     bench.ratio("perf.D3", "pyarrow default list<f16>", lists)
-    for key, gathered in (("perf.D6", False), ("D6_gathered", True)):
+    for key, gathered in (("perf.D6/collated", False), ("perf.D6/gathered", True)):
         loaders = [readers.dataloader(folder, num_workers, gathered=gathered) for num_workers in (0, 1, 2)]
         best = min(loaders, key=_cpu_of_an_epoch)
         how = "its collation replaced by array[numbers]" if gathered else "rows collated"
@@ -146,10 +147,10 @@ def _first_batch(bench: Bench) -> None:
     how = "cluster and workers warm; wall time, both sides"
     warm, warm_s = pairs(lambda: on_ray.first_batch_ours(bench.dataset))
     note = f"ours {warm_s:.3f} s; data set open, {how}"
-    bench.add(Line("perf.D12", "time to first batch / Ray Data read_parquet", warm, note=note))
+    bench.add(Line("perf.D12/open", "time to first batch / Ray Data read_parquet", warm, note=note))
     anew, anew_s = pairs(lambda: on_ray.first_batch_ours(Dataset.open(bench.folder / "ours")))
     note = f"ours {anew_s:.3f} s; data set opened anew: the CRC of every page is checked first; {how}"
-    bench.add(Line("D12_first_touch", "the same, opened anew", anew, note=note))
+    bench.add(Line("perf.D12/first_touch", "the same, opened anew", anew, note=note))
 
 
 def _warm(measure: Callable[[], float]) -> float:
@@ -174,8 +175,8 @@ def _byte_pump(bench: Bench) -> None:
             ratio.ours.append(ours)
             ratio.theirs.append(theirs())
             ratio.loads.append(os.getloadavg()[0])
-    bench.add(Line.of_ratio("perf.D4", "Ray Data iter_torch_batches, steady state", steady))
-    bench.add(Line.of_ratio("D4_whole_epoch", "the same, one epoch with its start", whole))
+    bench.add(Line.of_ratio("perf.D4/steady", "Ray Data iter_torch_batches, steady state", steady))
+    bench.add(Line.of_ratio("perf.D4/whole_epoch", "the same, one epoch with its start", whole))
 
 
 def sizes(bench: Bench) -> None:
@@ -214,7 +215,8 @@ def main() -> None:
         with_ray(bench)
     seconds = time.perf_counter() - started
     write_report(arguments.out, bench.lines, arguments.rows, seconds)
-    print(json.dumps({line.key: line.rounded for line in bench.lines} | {"seconds": round(seconds, 1)}), flush=True)
+    found = [(line.key, line.rounded) for line in bench.lines]
+    print(json.dumps(figures([*found, ("other/seconds", round(seconds, 1))])), flush=True)
 
 
 if __name__ == "__main__":

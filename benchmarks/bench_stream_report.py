@@ -17,16 +17,16 @@ from benchmarks.goals import verdict
 COPY_BYTES = 256 << 20
 
 GOALS: dict[str, tuple[str, float, float, str]] = {
-    "perf.D1": (">=", 0.80, 0.95, "1.04-1.16"),
+    "perf.D1/warm": (">=", 0.80, 0.95, "1.04-1.16"),
     "perf.D2": (">=", 2.0, 2.6, "2.4-2.9"),
     "perf.D3": (">=", 40, 65, "68-150"),
-    "perf.D4": (">=", 8, 12, "11-38"),
+    "perf.D4/steady": (">=", 8, 12, "11-38"),
     "perf.D5": (">=", 0.60, 0.80, "0.82"),
-    "perf.D6": (">=", 2.0, 3.5, "3.9-8"),
+    "perf.D6/collated": (">=", 2.0, 3.5, "3.9-8"),
     "perf.D7": (">=", 4, 5.5, "5.6-12"),
     "perf.D8": (">=", 8, 12, "12.8-28"),
     "perf.D9": (">=", 1.1, 1.4, "1.4-3.1"),
-    "perf.D12": ("<=", 0.25, 0.10, "0.03"),
+    "perf.D12/open": ("<=", 0.25, 0.10, "0.03"),
     "perf.D16": ("<=", 0.45, 0.38, "0.38"),
     "perf.M1": ("<=", 64, 16, "5"),
     "perf.M2": ("<=", 64, 8, "-"),
@@ -74,7 +74,7 @@ class Line:
         """For the terminal."""
         clocks = "" if self.wall is None else f"  wall {self.wall:.3g}  cpu {self.cpu:.3g}"
         value = "     -" if self.value is None else f"{self.value:6.3g}"
-        return f"{self.key:16} {value}  {self.verdict:6} {self.what}{clocks}  [{self.note}]"
+        return f"{self.key:20} {value}  {self.verdict:6} {self.what}{clocks}  [{self.note}]"
 
     def row(self) -> str:
         """For the page."""

@@ -19,6 +19,7 @@ from benchmarks import bench_training_parts as parts
 from benchmarks import bench_training_recompute as recompute
 from benchmarks import bench_training_spread as spread
 from benchmarks.bench_training_report import Line, write_report
+from benchmarks.goals import figures
 
 PARTS: dict[tuple[str, ...], Callable[[Path], Iterator[Line]]] = {
     ("T1", "T8", "T11"): parts.steps,
@@ -51,7 +52,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     if not wanted:
         write_report(arguments.out, lines, seconds)
-    print(json.dumps({line.key: line.rounded for line in lines} | {"seconds": round(seconds, 1)}), flush=True)
+    found = [(line.key, line.rounded) for line in lines]
+    print(json.dumps(figures([*found, ("other/seconds", round(seconds, 1))])), flush=True)
 
 
 if __name__ == "__main__":

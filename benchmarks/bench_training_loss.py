@@ -78,12 +78,14 @@ def measure(folder: Path) -> Iterator[Line]:
     mine, other = peak("tiles", ROWS), peak("full", ROWS)
     note = f"{mine / 1e6:.0f} against {other / 1e6:.0f} MB above what was there before, gradient included"
     what = f"contrastive loss, N = {ROWS}, D = {DIM}: peak extra memory, tiles / whole matrix"
-    yield Line("perf.T5", what, mine / other, note)
+    yield Line("perf.T5/memory", what, mine / other, note)
     whole = peak("step", ROWS)
     note = f"{whole / 1e6:.0f} MB, most of them in the backward pass of torch's normalize"
-    yield Line("T5_step", "the same, ours with the scaling to unit length that a step has", whole / other, note)
+    yield Line(
+        "perf.T5/memory_of_step", "the same, ours with the scaling to unit length that a step has", whole / other, note
+    )
     found = alternate(ours, theirs)
-    yield Line.of_ratio("perf.T5_time", "the same: time", found, unit="loss", time=True)
+    yield Line.of_ratio("perf.T5/time", "the same: time", found, unit="loss", time=True)
     peaks = [mine if rows == ROWS else peak("tiles", rows) for rows in SIZES]
     exponent = float(np.polyfit(np.log(SIZES), np.log(peaks), 1)[0])
     note = ", ".join(f"N = {rows}: {peak / 1e6:.0f} MB" for rows, peak in zip(SIZES, peaks, strict=True))

@@ -19,6 +19,11 @@ from cineray.training.models.semantic import SemanticDecoder
 FAST = {"strategy.precision": "bf16"}
 
 
+def strategy(ranks: int) -> dict[str, str]:
+    """Plain on one worker, else DDP."""
+    return {"strategy.name": "ddp" if ranks > 1 else "plain"}
+
+
 def dataset(folder: Path) -> Path:
     """The data set, made once."""
     return folder / "data" if (folder / "data").exists() else data.make_data(folder / "data")
@@ -46,26 +51,36 @@ def race(*runners: Runner) -> Callable[[Runner, Runner], Ratio]:
 
 
 def steps(folder: Path) -> Iterator[Line]:
-    """T1, T8 and T11."""
-    ours = runner(folder, "ours", "ours", **FAST)
-    ours_fp32 = runner(folder, "ours", "ours_fp32")
-    theirs = runner(folder, "peer", "theirs")
-    theirs_bf16 = runner(folder, "peer", "theirs_bf16", bf16=True)
+    """T1, T8 and T11, plain and on two ranks of DDP."""
+    for ranks in (1, 2):
+        yield from _steps(folder, ranks)
+
+
+def _steps(folder: Path, ranks: int) -> Iterator[Line]:
+    manner, who = ("ddp", "DDP on two ranks, both sides") if ranks > 1 else ("plain", "one process")
+
+    def started(kind: str, name: str, **settings: object) -> Runner:
+        return runner(folder, kind, f"{name}_{manner}", ranks, **settings)
+
+    ours = started("ours", "ours", **FAST, **strategy(ranks))
+    ours_fp32 = started("ours", "ours_fp32", **strategy(ranks))
+    theirs = started("peer", "theirs")
+    theirs_bf16 = started("peer", "theirs_bf16", bf16=True)
     between = race(ours, theirs, ours_fp32, theirs_bf16)
 
     def line(key: str, what: str, mine: Runner, other: Runner) -> Line:
-        return Line.of_ratio(key, what, between(mine, other), rows=data.BATCH)
+        return Line.of_ratio(f"perf.T1/{key}", what, between(mine, other), rows=data.BATCH)
 
-    yield line("perf.T1", "our loop (bf16, fused AdamW) / peer (fp32, foreach AdamW), samples/s", ours, theirs)
-    yield line("T1_fp32", "the same, ours in fp32, too", ours_fp32, theirs)
-    yield line("T1_bf16", "the same, the peer under bf16 autocast, too", ours, theirs_bf16)
+    yield line(manner, f"our loop (bf16, fused AdamW) / peer (fp32, foreach AdamW), {who}, samples/s", ours, theirs)
+    yield line(f"{manner}_both_fp32", "the same, ours in fp32, too", ours_fp32, theirs)
+    yield line(f"{manner}_both_bf16", "the same, the peer under bf16 autocast, too", ours, theirs_bf16)
     waits, waits_fp32 = (statistics.median(each.waits) for each in (ours, ours_fp32))
-    note = f"ours in bf16, wall, median of {len(ours.waits)} laps; in fp32 {waits_fp32:.2g}"
-    yield Line("perf.T8", "share of a step in which our loop waits for its stream", waits, note)
+    note = f"ours in bf16, wall, the slowest rank, median of {len(ours.waits)} laps; in fp32 {waits_fp32:.2g}"
+    yield Line(f"perf.T8/{manner}", f"share of a step in which our loop waits for its stream, {who}", waits, note)
     apart = max(abs(a / b - 1) for a, b in zip(ours_fp32.losses, theirs.losses, strict=True))
     fell = f"loss from {theirs.losses[0]:.3f} to {theirs.losses[-1]:.3f}"
     note = f"{len(theirs.losses)} steps through BiMixCo and SoftCLIP, {fell}"
-    yield Line("perf.T11", "largest relative difference of a step's loss, ours in fp32 / peer", apart, note)
+    yield Line(f"perf.T11/{manner}", f"largest relative difference of a loss, ours in fp32 / peer, {who}", apart, note)
 
 
 def optimizer(folder: Path) -> Iterator[Line]:

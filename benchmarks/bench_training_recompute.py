@@ -64,12 +64,12 @@ def measure(folder: Path) -> Iterator[Line]:
     kept = [passes[thrifty][0]() for thrifty in (True, False)]
     what = "activation checkpointing of the reconstructor, on / off"
     note = f"{kept[0] / 1e6:.0f} against {kept[1] / 1e6:.0f} MB kept for the backward pass, {ROWS} rows, fp32"
-    yield Line("perf.T7", f"{what}: activations kept", kept[0] / kept[1], note)
+    yield Line("perf.T7/activations", f"{what}: activations kept", kept[0] / kept[1], note)
     found = alternate(passes[True][1], passes[False][1])
-    yield Line.of_ratio("perf.T7_time", "the same: time of forward and backward", found, unit="pass", time=True)
+    yield Line.of_ratio("perf.T7/time", "the same: time of forward and backward", found, unit="pass", time=True)
     peaks = [_peak(kind) for kind in ("thrifty", "usual")]
     note = f"{peaks[0] / 1e6:.0f} against {peaks[1] / 1e6:.0f} MB; the projector is one block, recomputed as a whole"
-    yield Line("T7_peak", "the same: peak extra memory of forward and backward", peaks[0] / peaks[1], note)
+    yield Line("perf.T7/peak", "the same: peak extra memory of forward and backward", peaks[0] / peaks[1], note)
 
 
 def _peak(kind: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import bench_training_data as data
 from benchmarks.bench_stream_ray import cluster
-from benchmarks.bench_training_parts import FAST, dataset, race, runner
+from benchmarks.bench_training_parts import FAST, dataset, race, runner, strategy
 from benchmarks.bench_training_race import Pace, Runner
 from benchmarks.bench_training_report import Line
 
@@ -44,21 +44,16 @@ def _against(found: Runner, ddp: Runner) -> Iterator[Line]:
     note = f"{told['rest']} resident above the imports between steps, {told['peak']} at the peak"
     ours, theirs = sizes["moment"]
     yield Line(
-        f"moments.{found.name}",
+        f"other/{found.name}/moments",
         f"{found.name} / DDP, a rank of 2, fp32: AdamW's moments",
         ours / theirs,
         told["moment"],
     )
     ours, theirs = sizes["rest"]
-    yield Line(f"memory.{found.name}", "the same: all that is resident", ours / theirs, note)
+    yield Line(f"other/{found.name}/memory", "the same: all that is resident", ours / theirs, note)
     apart = max(abs(a / b - 1) for a, b in zip(found.losses, ddp.losses[: len(found.losses)], strict=True))
     what = "the same: largest relative difference of a step's loss"
-    yield Line(f"parity.{found.name}", what, apart, f"{len(found.losses)} steps")
-
-
-def strategy(ranks: int) -> dict[str, str]:
-    """Plain on one worker, else DDP."""
-    return {"strategy.name": "ddp" if ranks > 1 else "plain"}
+    yield Line(f"other/{found.name}/parity", what, apart, f"{len(found.losses)} steps")
 
 
 class RayRun:
@@ -78,7 +73,7 @@ class RayRun:
 
 def on_ray(folder: Path) -> Iterator[Line]:
     """T9 on one worker and on two, and beside our own loop without Ray."""
-    cases = ((1, "T9", "one worker"), (2, "T9_ddp", "DDP on two workers"))
+    cases = ((1, "plain", "one worker"), (2, "ddp", "DDP on two workers"))
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as scratch, cluster(Path(scratch)):
         for ranks, key, who in cases:
             own = folder / f"ray{ranks}"
@@ -88,6 +83,6 @@ def on_ray(folder: Path) -> Iterator[Line]:
             alone = runner(folder, "ours", f"alone{ranks}", ranks, **FAST, **strategy(ranks))
             between = race(ours, bare, alone)
             what = f"Ray Train and our loop / bare torch loop (both bf16, fused AdamW), {who}, samples/s"
-            yield Line.of_ratio(f"perf.{key}", what, between(ours, bare), rows=data.BATCH)
+            yield Line.of_ratio(f"perf.T9/{key}", what, between(ours, bare), rows=data.BATCH)
             what = "the same / our loop without Ray"
-            yield Line.of_ratio(f"{key}_ray", what, between(ours, alone), rows=data.BATCH)
+            yield Line.of_ratio(f"perf.T9/{key}_over_ours_without_ray", what, between(ours, alone), rows=data.BATCH)

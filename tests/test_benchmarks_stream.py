@@ -33,4 +33,6 @@ def test_the_first_batch_is_timed_on_warm_workers_whatever_the_pauses_do(monkeyp
     monkeypatch.setattr(bench_stream.Dataset, "open", lambda folder: folder)
     lines = []
     bench_stream._first_batch(SimpleNamespace(dataset=None, folder=Path(), one_table=[], add=lines.append))
-    assert {line.key: line.value for line in lines} == pytest.approx({"perf.D12": 0.05, "D12_first_touch": 0.05})
+    assert {line.key: line.value for line in lines} == pytest.approx(
+        {"perf.D12/open": 0.05, "perf.D12/first_touch": 0.05}
+    )

@@ -78,9 +78,9 @@ def test_the_gate_is_cpu_time_where_the_machine_is_busy(load, gate):
 
 
 def test_verdicts():
-    line = Line("perf.T1", "", 2.0, "")
+    line = Line("perf.T1/ddp", "", 2.0, "")
     assert [dataclasses.replace(line, value=v).verdict for v in (1.7, 1.8, 2.6)] == ["MISSED", "floor", "target"]
-    line = Line("perf.T8", "", 0.02, "")
+    line = Line("perf.T8/plain", "", 0.02, "")
     assert [dataclasses.replace(line, value=v).verdict for v in (0.06, 0.05, 0.01)] == ["MISSED", "floor", "target"]
 
 
