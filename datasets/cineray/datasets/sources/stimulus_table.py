@@ -13,7 +13,10 @@ from cineray.datasets.sources.base import Stimulus
 from cineray.datasets.sources.events import Event, number, read_rows
 from cineray.datasets.sources.files import Header, headers, read_array
 
-__all__ = ["Catalogue", "StimulusTable"]
+__all__ = ["AS_GIVEN", "Catalogue", "StimulusTable"]
+
+AS_GIVEN = "as given"
+"""Unit of targets of which only those who ingest them know what they are in."""
 
 
 class Catalogue:
@@ -79,7 +82,7 @@ class StimulusTable:
                 )
             shape = header.shape[1:]
             axes = "dim" if len(shape) == 1 else " ".join(f"axis{number}" for number in range(len(shape)))
-            found[name] = TensorSpec(_stored(header.dtype), shape, axes, "as given")
+            found[name] = TensorSpec(_stored(header.dtype), shape, axes, AS_GIVEN)
         return found
 
     def stimuli(self) -> Iterator[Stimulus]:
