@@ -204,6 +204,7 @@ def test_pictures_of_another_size_keep_their_light():
 
 
 POOL = PoolCodecConfig().build(size=(16, 16), device="cpu")
+PARTS = {"codec": POOL, "tokens": "features", "latents": "latents", "device": "cpu"}
 SMALL = VideoDiffusionConfig(condition="features", dim=8, heads=2, depth=1, steps=3)
 
 
@@ -211,7 +212,7 @@ SMALL = VideoDiffusionConfig(condition="features", dim=8, heads=2, depth=1, step
 def diffusion(folder, library):
     """Trained for a moment; conditions z-scored in training, latents as they are."""
     run_dir = trained(folder, "diffusion", SMALL, ("latents", "features"), epochs=1)
-    return LatentDiffusionConfig(run_dir=run_dir, steps=3).build(library=library, codec=POOL, device="cpu")
+    return LatentDiffusionConfig(run_dir=run_dir, steps=3).build(library=library, **PARTS)
 
 
 def decoded(library, number, seed=3, tokens_of=None):
@@ -256,7 +257,11 @@ def test_diffusion_says_what_it_cannot_do(diffusion, library, folder, run):
     with pytest.raises(DataError, match=r"cannot go on from a frame.*link=null"):
         diffusion.videos([replace(decoded(library, 4), first_frame=np.zeros((16, 16, 3), np.uint8))], np.zeros(1))
     with pytest.raises(ConfigError, match="model 'ridge', expected 'video_diffusion'"):
-        LatentDiffusionConfig(run_dir=f"{folder}/semantic").build(library=library, codec=POOL, device="cpu")
+        LatentDiffusionConfig(run_dir=f"{folder}/semantic").build(library=library, **PARTS)
     elsewhere = replace(library, split=run.view.split.override({"gap_s": 1.0}))
     with pytest.raises(ConfigError, match="another split"):
-        diffusion.config.build(library=elsewhere, codec=POOL, device="cpu")
+        diffusion.config.build(library=elsewhere, **PARTS)
+    with pytest.raises(ConfigError, match=r"makes 'latents' of 'features', .* predict 'latents' and 'words'; train"):
+        diffusion.config.build(library=library, **PARTS | {"tokens": "words"})
+    with pytest.raises(ConfigError, match=r"the reconstructors predict 'motion' and 'features'"):
+        diffusion.config.build(library=library, **PARTS | {"latents": "motion"})

@@ -82,7 +82,7 @@ def test_a_kind_that_fills_the_library_is_not_its_origin():
     values = kinds[[0] * 36 + [1, 2, 3, 4]]
     mean = kinds.mean(0)
     query = values.mean(0) + 0.7 * (kinds[0] - values.mean(0)) + 0.05 * (kinds[1] - kinds[0])
-    found = Index.of(values.astype(np.float32)).similarity(torch.from_numpy(query)[None].float())[:, 0]
+    found = Index(lambda: values.astype(np.float32)).similarity(torch.from_numpy(query)[None].float())[:, 0]
     off = values - mean
     cosine = off @ (query - mean) / np.linalg.norm(off, axis=1) / np.linalg.norm(query - mean)
     np.testing.assert_allclose(found, cosine, atol=1e-5)
@@ -94,7 +94,7 @@ def test_a_kind_that_fills_the_library_is_not_its_origin():
 def test_of_equal_clips_the_seed_draws_one(library):
     """Four clips have one token; each is drawn about as often, always the same by one seed, and none of the others."""
     values = np.eye(6, dtype=np.float32)[[0, 1, 2, 2, 2, 2]]
-    alike = replace(library, rows=np.arange(10, 16), tokens=Index.of(values))
+    alike = replace(library, rows=np.arange(10, 16), tokens=Index(lambda: values))
     query = torch.from_numpy(values[[2]])
     drawn = [int(alike.nearest(query, seeds=(seed,))[0]) for seed in range(400)]
     counts = np.bincount(drawn, minlength=16)

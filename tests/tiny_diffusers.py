@@ -107,13 +107,13 @@ def save_unclip(folder: Path) -> dict[str, object]:
     return {"name": "unclip", "steps": 3, "size": 16, **parts}
 
 
-def save_adapter(folder: Path, unet: Path) -> dict[str, object]:
+def save_adapter(folder: Path, unet: Path, dim: int = 6) -> dict[str, object]:
     """Settings of the IP-Adapter, and its weights for the UNet saved before: key and value a cross-attention layer."""
     config = json.loads((unet / "config.json").read_text())
     model = UNet2DConditionModel.from_config(config)
     generator = torch.Generator().manual_seed(9)
     weights = {
-        "image_proj.proj.weight": torch.randn(4 * DIM, 6, generator=generator),
+        "image_proj.proj.weight": torch.randn(4 * DIM, dim, generator=generator),
         "image_proj.proj.bias": torch.zeros(4 * DIM),
         "image_proj.norm.weight": torch.ones(DIM),
         "image_proj.norm.bias": torch.zeros(DIM),

@@ -23,12 +23,12 @@ TOWER = {
 LETTERS = {letter: number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz0123456789")}
 
 
-def open_clip(folder: Path) -> None:
+def open_clip(folder: Path, width: int = 32) -> None:
     """OpenCLIP's own layout; its tokenizer is built in, so the words are as many as the real ones."""
     from open_clip.model import CLIP
     from safetensors.torch import save_file
 
-    vision = {"image_size": SIDE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+    vision = {"image_size": SIDE, "layers": 2, "width": width, "head_width": 16, "patch_size": 8}
     text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     model = CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text)
     how = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "resize_mode": "shortest"}

@@ -1,8 +1,9 @@
 """The stimuli a run was trained on: the only ones whose pictures and captions a reconstruction may use."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Self
 
 import numpy as np
@@ -31,19 +32,24 @@ EQUAL = 1e-6
 class Index:
     """Vectors of the training stimuli, as they are stored, and how alike others are to them."""
 
-    values: NDArray[np.floating]
-    """(clips, dim)."""
-    mean: Tensor
-    """(dim,) of the different vectors among them: what half of the clips have in common must not become the origin,
-    from where a prediction that falls short of it looks like all the others."""
+    read: Callable[[], NDArray[np.floating]]
+    """(clips, ...); called when something is first compared, for not every generator compares, and CLIP's tokens of
+    27,000 pictures are 23 GB."""
 
-    @classmethod
-    def of(cls, values: NDArray[np.floating]) -> Self:
-        """(clips, ...), flattened."""
-        flat = values.reshape(len(values), -1)
-        once = np.zeros(len(flat), bool)
-        once[list({hashlib.sha256(row.tobytes()).digest(): number for number, row in enumerate(flat)}.values())] = True
-        return cls(flat, torch.from_numpy(flat.mean(0, np.float64, where=once[:, None])).float())
+    @cached_property
+    def values(self) -> NDArray[np.floating]:
+        """(clips, dim)."""
+        values = self.read()
+        return values.reshape(len(values), -1)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """(dim,) of the different vectors among them: what half of the clips have in common must not become the origin,
+        from where a prediction that falls short of it looks like all the others."""
+        rows = {hashlib.sha256(row.tobytes()).digest(): number for number, row in enumerate(self.values)}
+        once = np.zeros(len(self.values), bool)
+        once[list(rows.values())] = True
+        return torch.from_numpy(self.values.mean(0, np.float64, where=once[:, None])).float()
 
     def similarity(self, queries: Tensor) -> Tensor:
         """(queries, ...) to (clips, queries): the cosine after the mean is taken from both sides.
@@ -60,7 +66,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Library:
-    """Training stimuli with their tokens and latents in memory; frames are read when asked for."""
+    """Training stimuli; everything of them is read when it is asked for, tokens and latents once."""
 
     dataset: Dataset
     split: SplitConfig
@@ -72,11 +78,11 @@ class Library:
     tokens: Index
     """What is seen in each."""
     latents: Index | None = None
-    """Where it is; None where nobody asks for it."""
+    """Where it is; None where nobody compares it."""
 
     @classmethod
     def of(cls, dataset: Dataset, view: ViewConfig, tokens: str, frames: str, latents: str | None = None) -> Self:
-        """The training stimuli of a run's view, by their targets: ``tokens``, ``frames`` and, if wanted, ``latents``.
+        """The training stimuli of a run's view, by its targets ``tokens``, ``frames`` and ``latents``.
 
         Raises:
             ConfigError: the data set lacks one of the targets.
@@ -95,7 +101,7 @@ class Library:
         rows = np.array(sorted(_stimuli(dataset, split.train) - held_out), np.int64)
         if not len(rows):
             raise DataError("every training stimulus is also a validation or test stimulus; keep some for training")
-        indices = [Index.of(dataset.gather_stimuli(name, rows)) for name in (tokens, latents) if name]
+        indices = [Index(partial(dataset.gather_stimuli, name, rows)) for name in (tokens, latents) if name]
         return cls(dataset, view.split, frames, rows, *indices)
 
     @property

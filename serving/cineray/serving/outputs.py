@@ -12,6 +12,7 @@ from cineray.core.config import Config
 from cineray.core.errors import ConfigError, DataError
 from cineray.datasets.dataset import Dataset
 from cineray.serving.clips import Clip
+from cineray.serving.generators.accepts import Accepts
 from cineray.serving.pipeline import Pipeline, SubjectDecoder
 
 __all__ = ["Output", "OutputConfig"]
@@ -64,6 +65,10 @@ class Output:
                     f"{theirs.weights.store.url} was trained on {what} than {ours.weights.store.url}, expected the "
                     "same; train one of them again"
                 )
+
+    def require(self, accepts: Accepts) -> None:
+        """A `ConfigError` where the target is none that the part reads as it is meant."""
+        accepts.require(self.target, self.dataset.target_specs[self.target])
 
     def predict(self, recording: NDArray[np.floating], clips: Sequence[Clip]) -> Tensor:
         """Clips of one recording (scans, voxels) to (clips, ...) float32.

@@ -22,6 +22,7 @@ from cineray.datasets.view import Window
 from cineray.serving.captions import Captioner, CaptionsConfig, NearestCaptionsConfig
 from cineray.serving.clips import CLOCK_S, Clip
 from cineray.serving.generators import GeneratorConfig
+from cineray.serving.generators.accepts import Accepts
 from cineray.serving.generators.base import Condition, Generator
 from cineray.serving.generators.codecs import Codec, CodecConfig, PoolCodecConfig
 from cineray.serving.generators.latent_diffusion import LatentDiffusionConfig
@@ -97,6 +98,15 @@ class VideoPipelineConfig(Config):
         return self
 
 
+MOTION = Accepts(
+    "motion",
+    (("stretches", 2, "places", "places"),),
+    (UNIT,),
+    "name a run on what `cineray features DATA motion` computes",
+)
+"""Any other target would be squared, and pixels moved by it."""
+
+
 @dataclass
 class VideoPipeline:
     """The opened parts. Not thread-safe."""
@@ -116,19 +126,19 @@ class VideoPipeline:
         """Load every part; a scene link that was never trained is trained first, and kept in the semantic run's folder.
 
         Raises:
-            ConfigError: a run does not predict what is asked of it, the runs differ in data or split, or a pretrained
-                part is missing.
+            ConfigError: a run does not predict what is asked of it, or what codec and generator read; the runs differ
+                in data or split; or a pretrained part is missing.
         """
         semantic, perception = config.semantic.build(device=device), config.perception.build(device=device)
         motion = config.motion.build(device=device) if config.motion else None
         for other in filter(None, (perception, motion)):
             semantic.require_same_split(other)
-        _require_motion(motion)
+        if motion:
+            motion.require(MOTION)
         view = semantic.pipeline.run.view
-        compared = isinstance(config.generator, NearestConfig) and config.generator.agreement > 0
-        latents = perception.target if compared else None
-        library = Library.of(semantic.dataset, view, semantic.target, config.frames, latents)
+        library = Library.of(semantic.dataset, view, semantic.target, config.frames, perception.target)
         codec = config.codec.build(size=library.shape[1:], device=device)
+        perception.require(codec.accepts)
         return cls(
             config,
             semantic,
@@ -136,7 +146,7 @@ class VideoPipeline:
             motion,
             library,
             codec,
-            _generator(config.generator, library, codec, device),
+            _generator(config, semantic, perception, library, codec, device),
             config.captions.build(library=library, device=device),
             None if config.link is None else link_of(config.link, semantic, config.repeats),
         )
@@ -231,15 +241,6 @@ class VideoPipeline:
         return [videos[i] for i in range(len(conditions))]
 
 
-def _require_motion(motion: Output | None) -> None:
-    """Any other target would be squared, and pixels moved by it."""
-    if motion is None or (unit := motion.dataset.target_specs[motion.target].unit) == UNIT:
-        return
-    raise ConfigError(
-        f"'{motion.target}' is in {unit}, expected {UNIT}; name a run on what `cineray features DATA motion` computes"
-    )
-
-
 def _flows(values: Tensor) -> NDArray[np.float32]:
     """Values of encoder ``motion`` (clips, stretches, 2, places, places) as (clips, stretches, places, places, 2)."""
     return np.moveaxis(expanded(values.numpy()), 2, -1)
@@ -252,15 +253,22 @@ def clip_seed(seed: int, clip: Clip, stage: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def _generator(config: GeneratorConfig, library: Library, codec: Codec, device: str) -> Generator:
-    if isinstance(config, NearestConfig):
-        return config.build(library=library)
-    if isinstance(config, LatentDiffusionConfig):
-        return config.build(library=library, codec=codec, device=device)
-    made_s, needed_s = config.num_frames / config.fps, library.shape[0] / library.fps
+def _generator(
+    config: VideoPipelineConfig, semantic: Output, perception: Output, library: Library, codec: Codec, device: str
+) -> Generator:
+    chosen = config.generator
+    if isinstance(chosen, NearestConfig):
+        return chosen.build(library=library)
+    if isinstance(chosen, LatentDiffusionConfig):
+        predicted = {"tokens": semantic.target, "latents": perception.target}
+        return chosen.build(library=library, codec=codec, **predicted, device=device)
+    made_s, needed_s = chosen.num_frames / chosen.fps, library.shape[0] / library.fps
     if abs(made_s - needed_s) > CLOCK_S:
         raise ConfigError(
-            f"generator '{config.name}' makes videos of {made_s:g} s, the clips last {needed_s:g} s; "
+            f"generator '{chosen.name}' makes videos of {made_s:g} s, the clips last {needed_s:g} s; "
             "set generator.num_frames or generator.fps"
         )
-    return config.build(device=torch.device(device))
+    made = chosen.build(device=torch.device(device))
+    if config.use_keyframe:
+        semantic.require(made.keyframer.accepts)
+    return made

@@ -17,11 +17,13 @@ from cineray.datasets.encoders.images import by_frame, resized
 from cineray.datasets.encoders.loading import load_open_clip, load_whole
 from cineray.datasets.schema import TensorSpec
 
-__all__ = ["HFClip", "HFClipConfig", "OpenClip", "OpenClipConfig", "open_clip_config"]
+__all__ = ["UNIT", "HFClip", "HFClipConfig", "OpenClip", "OpenClipConfig", "open_clip_config", "range_unit"]
 
 ImageRange = Literal["zero_one", "mindeye2"]
 """``mindeye2``: pictures are squeezed to [0.5, 1] before the network's own normalisation, as the published MindEye2,
 NeuroClips and unCLIP weights saw them (specs: their embedder takes [-1, 1] and is given [0, 1]). Never mix the two."""
+UNIT = "CLIP"
+"""Of what transformers' towers compute, always of pictures as they are."""
 
 
 class OpenClipConfig(PretrainedSettings):
@@ -43,7 +45,7 @@ class OpenClipConfig(PretrainedSettings):
             raise ConfigError(f"{self.folder} holds another network than a vision transformer; choose one of those")
         num_tokens = (vision["image_size"] // vision["patch_size"]) ** 2
         sizes = (num_tokens, vision["width"], config["embed_dim"])
-        return _spec(self, sizes, f"CLIP, image range {self.image_range}", dataset)
+        return _spec(self, sizes, range_unit(self.image_range), dataset)
 
     def build(self, device: torch.device | str) -> "OpenClip":
         """Load the network."""
@@ -110,7 +112,7 @@ class HFClipConfig(PretrainedSettings):
             raise ConfigError(f"found output={self.output}, expected 'tokens' or 'pooled': SigLIP has no class token")
         width = config.hidden_size
         dim = width if self._siglip else config.projection_dim
-        return _spec(self, ((config.image_size // config.patch_size) ** 2, width, dim), "CLIP", dataset)
+        return _spec(self, ((config.image_size // config.patch_size) ** 2, width, dim), UNIT, dataset)
 
     def build(self, device: torch.device | str) -> "HFClip":
         """Load the network and its image processor."""
@@ -167,6 +169,11 @@ class HFClip:
             return self._model.visual_projection(self._model.vision_model.post_layernorm(tokens))
         has_class = "image_embeds" in found
         return tokens[:, 1:] if has_class and self._config.output == "tokens" else tokens
+
+
+def range_unit(image_range: ImageRange) -> str:
+    """The unit of tokens and embeddings of pictures in that range."""
+    return f"{UNIT}, image range {image_range}"
 
 
 def open_clip_config(folder: Path) -> dict[str, Any]:

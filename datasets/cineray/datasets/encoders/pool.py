@@ -14,7 +14,9 @@ from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.base import frames_spec
 from cineray.datasets.schema import TensorSpec
 
-__all__ = ["Pool", "PoolConfig"]
+__all__ = ["UNIT", "Pool", "PoolConfig"]
+
+UNIT = "sRGB, -1 to 1"
 
 
 class PoolConfig(Config):
@@ -33,7 +35,7 @@ class PoolConfig(Config):
         if height % self.factor or width % self.factor:
             raise ConfigError(f"found frames of {height} x {width}, expected multiples of factor={self.factor}")
         shape = (num_frames, 3, height // self.factor, width // self.factor)
-        return TensorSpec("float16", shape, "frames channels height width", "sRGB, -1 to 1")
+        return TensorSpec("float16", shape, "frames channels height width", UNIT)
 
     def build(self, device: torch.device | str) -> "Pool":
         """Nothing to load."""

@@ -20,8 +20,9 @@ from cineray.datasets.encoders.base import PretrainedSettings, frames_spec
 from cineray.datasets.encoders.images import by_frame
 from cineray.datasets.schema import TensorSpec
 
-__all__ = ["FACTOR", "LATENT_CHANNELS", "Taef2", "Taef2Config", "make_decoder", "make_encoder", "read_half"]
+__all__ = ["FACTOR", "LATENT_CHANNELS", "UNIT", "Taef2", "Taef2Config", "make_decoder", "make_encoder", "read_half"]
 
+UNIT = "taef2 latent"
 LATENT_CHANNELS = 32
 FACTOR = 8
 WIDTH = 64
@@ -116,7 +117,7 @@ class Taef2Config(PretrainedSettings):
         if height % FACTOR or width % FACTOR:
             raise ConfigError(f"found frames of {height} x {width}, expected multiples of {FACTOR}; ingest them so")
         shape = (num_frames, LATENT_CHANNELS, height // FACTOR, width // FACTOR)
-        return TensorSpec("float16", shape, "frames channels height width", "taef2 latent")
+        return TensorSpec("float16", shape, "frames channels height width", UNIT)
 
     def build(self, device: torch.device | str) -> "Taef2":
         """Load the encoder half."""

@@ -15,7 +15,9 @@ from cineray.datasets.encoders.images import by_frame, resized
 from cineray.datasets.encoders.loading import load_whole
 from cineray.datasets.schema import TensorSpec
 
-__all__ = ["Vae", "VaeConfig"]
+__all__ = ["UNIT", "Vae", "VaeConfig"]
+
+UNIT = "scaled latent"
 
 PICTURES_TOGETHER = 16
 """At 512 x 512 the first layers of Stable Diffusion's autoencoder hold 134 MB a picture and activation in float32."""
@@ -45,7 +47,7 @@ class VaeConfig(PretrainedSettings):
             raise ConfigError(f"found pictures of {edges[0]} x {edges[1]}, expected multiples of {factor}; set size=…")
         shape = (num_frames if self.frame == "all" else 1, settings["latent_channels"])
         shape += (edges[0] // factor, edges[1] // factor)
-        return TensorSpec("float16", shape, "frames channels height width", "scaled latent")
+        return TensorSpec("float16", shape, "frames channels height width", UNIT)
 
     def build(self, device: torch.device | str) -> "Vae":
         """Load the autoencoder."""

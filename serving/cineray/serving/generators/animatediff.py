@@ -23,6 +23,7 @@ from cineray.serving.generators.base import Condition
 from cineray.serving.generators.inert import refuse_inert
 from cineray.serving.generators.keyframe import KeyframeConfig, Keyframer, UnclipConfig
 from cineray.serving.generators.lora import fold_adapter
+from cineray.serving.generators.motion import load_motion
 from cineray.serving.generators.parts import Precision, load
 from cineray.serving.generators.pictures import in_step, noise, to_frames, to_tensor
 from cineray.serving.generators.start import PURE_NOISE, AlphaMode, start_of
@@ -54,7 +55,7 @@ NAMED = catalogue()
 class AnimateDiffConfig(Config):
     """Settings of the AnimateDiff generator; the defaults are NeuroClips' but for ``alpha_mode``.
 
-    A few-step variant names motion layers distilled for it: ``scheduler=lcm steps=4 guidance=1.5 motion.hub_id=…``.
+    A few-step variant names motion layers distilled for it, and the UNet's LoRA where they have one: docs/models.md.
     """
 
     name: Literal["animatediff"] = "animatediff"
@@ -65,7 +66,8 @@ class AnimateDiffConfig(Config):
     """Pipeline folder whose ``unet`` is used."""
     motion: Part = NAMED["animatediff-v3"].part
     adapter: Part | None = None
-    """LoRA of the UNet that the motion layers were trained beside: ``animatediff-v3-adapter``, as NeuroClips takes."""
+    """LoRA of the UNet that the motion layers were trained beside: ``animatediff-v3-adapter``, as NeuroClips takes, or
+    ``animate-lcm-lora`` at ``adapter_scale=0.8``."""
     adapter_scale: float = Field(default=1.0, ge=0)
     control: Part = NAMED["sparsectrl-rgb"].part
     vae: Part | None = None
@@ -106,14 +108,14 @@ class AnimateDiffConfig(Config):
 
     def build(self, *, device: torch.device) -> "AnimateDiff":
         """Load every part onto ``device``; `ConfigError` where one is missing."""
-        from diffusers import MotionAdapter, SparseControlNetModel, UNet2DConditionModel, UNetMotionModel
+        from diffusers import SparseControlNetModel, UNet2DConditionModel, UNetMotionModel
 
         where: dict[str, Any] = {"device": device, "precision": self.precision}
         vae, subfolder = (self.base, "vae") if self.vae is None else (self.vae, "")
         flat = load(UNet2DConditionModel, self.unet, "unet", **where)
         if self.adapter is not None:
             fold_adapter(flat, self.adapter, self.adapter_scale)
-        unet: Any = UNetMotionModel.from_unet2d(flat, load(MotionAdapter, self.motion, **where))
+        unet: Any = UNetMotionModel.from_unet2d(flat, load_motion(self.motion, **where))
         unet.to(device=device).eval().requires_grad_(False)  # the library puts it together on the CPU
         control = load(SparseControlNetModel, self.control, **where)
         if not control.use_simplified_condition_embedding:

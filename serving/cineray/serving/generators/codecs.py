@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from cineray.core.config import Config
 from cineray.core.pretrained import Part, locate
-from cineray.datasets.encoders.taef2 import read_half
+from cineray.datasets.encoders import pool, taef2, vae
+from cineray.serving.generators.accepts import Accepts
 from cineray.serving.generators.autoencoder import Autoencoder, load_autoencoder
 from cineray.serving.generators.parts import Precision
 from cineray.serving.generators.pictures import to_frames
@@ -23,9 +24,24 @@ __all__ = ["AutoencoderCodecConfig", "Codec", "CodecConfig", "PoolCodecConfig", 
 class Codec(Protocol):
     """Made for one size of latents and pixels."""
 
+    @property
+    def accepts(self) -> Accepts:
+        """The latents that it decodes."""
+        ...
+
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """(frames, channels, height, width) latents to sRGB (frames, height, width, 3)."""
         ...
+
+
+def _latents(codec: str, encoder: str, channels: int, unit: str) -> Accepts:
+    return Accepts(
+        f"codec.name={codec}",
+        (("frames", channels, "height", "width"),),
+        (unit,),
+        f"name a perception run on what `cineray features DATA {encoder}` computes, or the codec of its latents: "
+        "pool of pool, autoencoder of vae, taef2 of taef2",
+    )
 
 
 class PoolCodecConfig(Config):
@@ -71,7 +87,7 @@ class Taef2CodecConfig(Config):
             ConfigError: the pretrained part is missing.
         """
         folder = locate(self.part, instead="or make the latents with the encoder pool and set codec.name=pool")
-        return Taef2Codec(read_half(folder, "decoder").to(device), torch.device(device))
+        return Taef2Codec(taef2.read_half(folder, "decoder").to(device), torch.device(device))
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,11 @@ class PoolCodec:
     """`Codec` of area-pooled frames."""
 
     size: tuple[int, int]
+
+    @property
+    def accepts(self) -> Accepts:
+        """See `Codec`."""
+        return _latents("pool", "pool", 3, pool.UNIT)
 
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Bilinear between the centres of the squares."""
@@ -90,6 +111,11 @@ class AutoencoderCodec:
     """`Codec` of a diffusers autoencoder."""
 
     autoencoder: Autoencoder
+
+    @property
+    def accepts(self) -> Accepts:
+        """See `Codec`."""
+        return _latents("autoencoder", "vae", self.autoencoder.channels, vae.UNIT)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
@@ -103,6 +129,11 @@ class Taef2Codec:
 
     decoder: nn.Module
     device: torch.device
+
+    @property
+    def accepts(self) -> Accepts:
+        """See `Codec`."""
+        return _latents("taef2", "taef2", taef2.LATENT_CHANNELS, taef2.UNIT)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from cineray.core.config import Config
 from cineray.core.errors import DataError
 from cineray.core.pretrained import Part, catalogue
+from cineray.datasets.encoders.clip import UNIT, range_unit
+from cineray.serving.generators.accepts import Accepts
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.inert import refuse_inert
 from cineray.serving.generators.parts import Precision, load, part_folder
@@ -91,6 +93,17 @@ class IPAdapter:
     settings: IPAdapterConfig
     pipeline: "StableDiffusionPipeline"
 
+    @property
+    def accepts(self) -> Accepts:
+        """See `cineray.serving.generators.keyframe.Keyframer`."""
+        return Accepts(
+            "generator.keyframe.name=ip_adapter",
+            ((self._dim,), (1, self._dim)),
+            (UNIT, range_unit("zero_one")),
+            "train the semantic run on what `cineray features DATA hf_clip output=pooled` computes with the adapter's "
+            "own image encoder",
+        )
+
     @torch.inference_mode()
     def __call__(self, conditions: Sequence[Condition]) -> NDArray[np.uint8]:
         """One picture a clip, uint8 (clips, size, size, 3), one after another: alike whoever stands beside it."""
@@ -118,9 +131,14 @@ class IPAdapter:
 
     def _embedding(self, condition: Condition) -> Tensor:
         """(1, 1, dim)."""
-        projection: Any = self.pipeline.unet.encoder_hid_proj.image_projection_layers[0]
-        dim = projection.image_embeds.in_features
+        dim = self._dim
         if condition.tokens is None or condition.tokens.shape != (1, dim):
             found = "none" if condition.tokens is None else tuple(condition.tokens.shape)
             raise DataError(f"found image tokens {found}, the IP-Adapter expects (1, {dim}); predict that embedding")
         return condition.tokens[None].to(self.pipeline.device, self.pipeline.unet.dtype)
+
+    @property
+    def _dim(self) -> int:
+        """Of the embedding."""
+        projection: Any = self.pipeline.unet.encoder_hid_proj.image_projection_layers[0]
+        return projection.image_embeds.in_features

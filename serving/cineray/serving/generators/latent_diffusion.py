@@ -36,11 +36,13 @@ class LatentDiffusionConfig(Config):
     """How far a video may go from the blurry one: 0 leaves that as it is, 1 starts from noise. To be chosen on
     validation data."""
 
-    def build(self, *, library: Library, codec: Codec, device: str) -> "LatentDiffusionGenerator":
-        """Load the run.
+    def build(
+        self, *, library: Library, codec: Codec, tokens: str, latents: str, device: str
+    ) -> "LatentDiffusionGenerator":
+        """Load the run, to sample from what is predicted of the targets ``tokens`` and ``latents``.
 
         Raises:
-            ConfigError: it is a run of another model, data set or split.
+            ConfigError: it is a run of another model, data set or split, or on other targets.
         """
         store = Store.at(self.run_dir)
         restored = restore(store, device=device)
@@ -54,6 +56,11 @@ class LatentDiffusionConfig(Config):
             raise ConfigError(f"{store.url} was trained on another data set than the reconstructors; train it again")
         known = restored.normaliser.targets if restored.normaliser else {}
         config = restored.model.config
+        if (config.target, config.condition or tokens) != (latents, tokens):
+            raise ConfigError(
+                f"{store.url} makes '{config.target}' of '{config.condition}', the reconstructors predict '{latents}' "
+                f"and '{tokens}'; train it on those (model.target, model.condition)"
+            )
         return LatentDiffusionGenerator(
             self,
             restored.model,

@@ -18,6 +18,8 @@ from torch import Tensor
 from cineray.core.config import Config
 from cineray.core.errors import DataError
 from cineray.core.pretrained import Part, catalogue
+from cineray.datasets.encoders.clip import range_unit
+from cineray.serving.generators.accepts import Accepts
 from cineray.serving.generators.autoencoder import Autoencoder, load_autoencoder
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.inert import refuse_inert
@@ -84,6 +86,17 @@ class Unclip:
     settings: UnclipConfig
     unet: "UNet2DConditionModel"
     autoencoder: Autoencoder
+
+    @property
+    def accepts(self) -> Accepts:
+        """See `cineray.serving.generators.keyframe.Keyframer`."""
+        return Accepts(
+            "generator.keyframe.name=unclip",
+            (("tokens", self.unet.config.cross_attention_dim),),
+            (range_unit("mindeye2"),),
+            "train the semantic run on what `cineray features DATA open_clip image_range=mindeye2` computes with the "
+            "engine's own network (the published one: ViT-bigG-14)",
+        )
 
     @torch.inference_mode()
     def __call__(self, conditions: Sequence[Condition]) -> NDArray[np.uint8]:
