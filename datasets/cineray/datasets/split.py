@@ -1,4 +1,4 @@
-"""Which rows train, which choose, which test: by film, run, repeat, subject, stimulus group and block of time."""
+"""Which rows train, which choose, which test: by film, run, repeat, subject, group, cluster and block of time."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from pydantic import Field
 
 from cineray.core.config import Config
 from cineray.core.errors import DataError, LeakError
+from cineray.datasets.clusters import Clusters, clusters_of
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.examples import Examples
 from cineray.datasets.leaks import Clips, check_leaks, shown
 from cineray.datasets.manifest import RunInfo
 from cineray.datasets.window import Window
 
-__all__ = ["Blocks", "Selection", "Split", "SplitConfig", "make_split"]
+__all__ = ["Blocks", "Clusters", "Selection", "Split", "SplitConfig", "make_split"]
 
 NAMES = ("train", "val", "test")
 
@@ -43,6 +44,7 @@ class Selection(Config):
     except_subjects: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     blocks: Blocks | None = None
+    clusters: Clusters | None = None
     minutes: float | None = Field(default=None, gt=0)
     """Only the first minutes of each subject, counted in rows x TR after everything else; None takes all."""
 
@@ -86,7 +88,7 @@ def make_split(dataset: Dataset, config: SplitConfig, subjects: Sequence[str] = 
     selections = {name: found for name in NAMES if (found := getattr(config, name)) is not None}
     clips = Clips.of(dataset.stimuli())
     _refuse_unknown_names(dataset, clips, subjects, selections.values())
-    wanted = {name: _clips_wanted(clips, selection) for name, selection in selections.items()}
+    wanted = {name: _clips_wanted(dataset, clips, selection) for name, selection in selections.items()}
 
     sets = {name: Examples.of(subjects, []) for name in NAMES}
     sets |= {name: _examples(dataset, subjects, selections, wanted, name) for name in selections}
@@ -129,8 +131,8 @@ def _refuse_unknown_names(
             )
 
 
-def _clips_wanted(clips: Clips, selection: Selection) -> NDArray[np.bool_]:
-    """(stimuli,) whether the conditions on films, groups and blocks let a stimulus pass."""
+def _clips_wanted(dataset: Dataset, clips: Clips, selection: Selection) -> NDArray[np.bool_]:
+    """(stimuli,) whether the conditions on films, groups, blocks and clusters let a stimulus pass."""
     mask = np.ones(len(clips), bool)
     if selection.films:
         mask &= np.isin(clips.films[clips.film], selection.films)
@@ -138,6 +140,8 @@ def _clips_wanted(clips: Clips, selection: Selection) -> NDArray[np.bool_]:
         mask &= np.isin(clips.groups[clips.group], selection.groups)
     if selection.blocks is not None:
         mask &= np.isin(clips.blocks(selection.blocks.num), selection.blocks.take)
+    if selection.clusters is not None:
+        mask &= np.isin(clusters_of(dataset, clips.group, selection.clusters), selection.clusters.take)
     return mask
 
 
