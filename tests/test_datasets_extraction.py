@@ -270,3 +270,20 @@ def test_kill_9_loses_at_most_the_row_group_in_work(folder, tmp_path):
     dataset = Dataset.open(folder)
     assert np.array_equal(dataset.gather_stimuli("slow", np.arange(10)), SlowConfig.values(SOURCE))
     assert [key for key in Store.at(folder).list("features/") if key.endswith("json")] == []
+
+
+def test_a_slow_encoder_sees_its_own_frames_in_memory_that_does_not_grow(folder, tmp_path, monkeypatch):
+    """Batches are gathered ahead into a few buffers, for all parts the same."""
+    places, encode = [], SlowConfig.encode
+
+    def noting(self, frames, captions):
+        places.append(frames.ctypes.data)
+        return encode(self, frames, captions)
+
+    monkeypatch.setattr(SlowConfig, "encode", noting)
+    monkeypatch.setattr(extraction, "group_rows", lambda num_bytes: 2 * PART_ROWS)
+    monkeypatch.setattr(extraction, "BATCH_ROWS", 1)
+    extract(folder, SlowConfig(log=str(tmp_path / "log"), seconds=0.03))
+    assert np.array_equal(Dataset.open(folder).gather_stimuli("slow", np.arange(10)), SlowConfig.values(SOURCE))
+    assert len(places) == 10
+    assert len(set(places)) == extraction.NUM_AHEAD + 2

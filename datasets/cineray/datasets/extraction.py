@@ -156,14 +156,25 @@ class Extractor:
         job.dataset.store.put(job.record_key(part), info.model_dump_json().encode())
         return info
 
+    @cached_property
+    def _staging(self) -> list[NDArray[np.uint8]]:
+        """Frames of the batches alive at once: one encoded, `NUM_AHEAD` ready, one gathered.
+
+        Allocated once: each part is gathered in a thread of its own, and glibc gives threads arenas that keep what was
+        freed in them, so that batches allocated there would add up over the parts.
+        """
+        spec = self._job.dataset.target_specs[FRAMES]
+        return [np.empty((BATCH_ROWS, *spec.shape), spec.dtype) for _ in range(NUM_AHEAD + 2)]
+
     def _batches(self, rows: range) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
-        for first in range(rows.start, rows.stop, BATCH_ROWS):
+        for number, first in enumerate(range(rows.start, rows.stop, BATCH_ROWS)):
             some = range(first, min(first + BATCH_ROWS, rows.stop))
-            numbers, captions = np.array(some), self._column("caption", some)
+            captions = self._column("caption", some)
             if self._job.encoder.reads_frames:
-                yield self._job.dataset.gather_stimuli(FRAMES, numbers), captions
+                out = self._staging[number % len(self._staging)][: len(some)]
+                yield self._job.dataset.gather_stimuli(FRAMES, np.array(some), out), captions
             else:
-                yield np.empty((len(numbers), 0, 0, 0, 3), np.uint8), captions
+                yield np.empty((len(some), 0, 0, 0, 3), np.uint8), captions
 
     def _put(self, columns: dict[str, Any], stem: str) -> ObjectInfo:
         store, target = self._job.dataset.store, self._job.encoder.target
@@ -177,6 +188,7 @@ class Extractor:
                 shard.abandon()
                 raise
             store.put_file(info.key, path, consume=True)
+        pa.default_memory_pool().release_unused()  # else Arrow's pool keeps some parts' pages and the peak grows
         return info
 
 

@@ -46,6 +46,7 @@ class Encoder(Protocol):
         """Frames (rows, frames, height, width, 3) and a caption a row to (rows, ...) as the settings' spec says.
 
         Equal rows give equal values, whoever stands beside them. Where the settings read no frames, they may be empty.
+        The frames are the caller's memory, which holds others after the call.
         """
         ...
 
