@@ -12,6 +12,7 @@ from cineray.training.models.base import Sizes, subject_of
 from cineray.training.models.prior import PriorConfig
 from cineray.training.models.prior_network import PriorNetwork, relative_buckets, rotary_angles, rotated
 from cineray.training.models.semantic import SemanticConfig
+from parameter_formulas import linear, mindeye2_low_level, prior_network
 
 SIZES = Sizes(voxels={"sub-a": 9, "sub.b": 5}, scans=3, targets={"clip_tokens": (4, 6), "clip_text": (5,)})
 TINY = PriorConfig(semantic=SemanticConfig(dim=8, text_target="clip_text"), depth=2, heads=2, head_dim=40, steps=5)
@@ -27,20 +28,10 @@ def targets(num):
     return {t: torch.randn(num, *shape, generator=generator) for t, shape in SIZES.targets.items()}
 
 
-def linear(inputs, outputs):
-    return inputs * outputs + outputs
-
-
 def test_parameters_of_the_published_network():
-    d, heads, head = 1664, 32, 52
-    inner = heads * head
-    attention = d + d * inner + d * 2 * head + 2 * head + inner * d + d
-    forward = d + 8 * d * d + 4 * d * d
-    time = linear(d, 2 * d) + linear(2 * d, 2 * d) + linear(2 * d, d)
-    expected = 6 * (attention + forward) + 32 * heads + d + d * d + time + 3 * 256 * d
     with torch.device("meta"):
         model = PriorConfig().build(Sizes({"1": 15724}, 1, {"clip_tokens": (256, 1664)}))
-    assert sum(p.numel() for p in model.network.parameters()) == expected == 259_865_200
+    assert sum(p.numel() for p in model.network.parameters()) == prior_network(1664, 256, 6, 32, 52) == 259_865_200
 
 
 def test_parameters_of_mindeye2_with_its_prior():
@@ -50,8 +41,8 @@ def test_parameters_of_mindeye2_with_its_prior():
             config.override({"semantic.dim": dim}).build(Sizes({"1": 15724}, 1, {"clip_tokens": (256, 1664)}))
             for dim in (4096, 1024)
         )
-    frequencies, low_level = 16, 15_158_628  # a table that is no weight of ours; a branch that perception replaces
-    assert sum(p.numel() for p in large.parameters()) + frequencies + low_level == 2_227_294_844
+    frequencies = 16  # a table that is no weight of ours
+    assert sum(p.numel() for p in large.parameters()) + frequencies + mindeye2_low_level() == 2_227_294_844
     assert sum(p.numel() for p in small.parameters()) + frequencies == 729_327_896
 
 

@@ -15,6 +15,7 @@ from cineray.training.models.mixers import ReleasedMixer
 from cineray.training.models.semantic import SemanticConfig
 from cineray.training.optim import OptimConfig
 from cineray.training.world import World
+from parameter_formulas import linear, mindeye2_low_level
 
 SIZES = Sizes(voxels={"sub-a": 9, "sub.b": 5}, scans=3, targets={"clip_tokens": (4, 6), "clip_text": (5,)})
 TINY = SemanticConfig(dim=8, text_target="clip_text")
@@ -34,10 +35,6 @@ def batch(rows=(20, 12)):
     num = sum(rows)
     targets = {t: torch.randn(num, *shape, generator=generator) for t, shape in SIZES.targets.items()}
     return Batch(brain(rows), targets, torch.arange(num), torch.arange(num), num)
-
-
-def linear(inputs, outputs):
-    return inputs * outputs + outputs
 
 
 VOXELS = {"1": 13447, "2": 14828, "3": 9114}
@@ -61,8 +58,8 @@ MINDEYE2 = {
     "1": 64_409_600, "2": 58_486_784, "3": 62_369_792, "4": 53_878_784,
     "5": 53_411_840, "6": 73_351_168, "7": 51_949_568, "8": 58_929_152,
 }  # fmt: skip
-LOW_LEVEL = 15_158_628
-"""Parameters of MindEye2's low-level branch, which the perception reconstructor takes the place of."""
+LOW_LEVEL = mindeye2_low_level()
+"""Parameters of a branch that the perception reconstructor takes the place of."""
 
 
 def test_parameters_of_mindeye2():
