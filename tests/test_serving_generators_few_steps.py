@@ -1,8 +1,12 @@
 """Parts of few-step variants as they are published: a LoRA with flat names, motion layers as weights alone."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import MotionAdapter, UNet2DConditionModel
 from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
@@ -12,12 +16,13 @@ from torch.nn.functional import conv2d
 
 import tiny_diffusers
 from cineray.core.errors import ConfigError
-from cineray.core.pretrained import Part
+from cineray.core.pretrained import Part, catalogue
 from cineray.serving.generators import motion
 from cineray.serving.generators.animatediff import AnimateDiffConfig
 from cineray.serving.generators.base import Condition
 from cineray.serving.generators.lora import fold_adapter
 
+PAGE = Path(__file__).parents[1].joinpath("docs", "models.md").read_text(encoding="utf-8")
 CPU = torch.device("cpu")
 RANK, ALPHA, SCALE = 4, 0.5, 0.8
 TINY = {"block_out_channels": (8, 16), "use_motion_mid_block": False, **tiny_diffusers.MOTION}
@@ -149,3 +154,24 @@ def test_the_shape_of_weights_alone_is_that_of_the_library():
     shapes = [{name: x.shape for name, x in adapter.state_dict().items()} for adapter in (ours, theirs)]
     assert shapes[0] == shapes[1]
     assert len(shapes[0]) == 567
+
+
+def test_the_pages_settings_are_those_of_the_catalogues_parts():
+    """What the page writes out is what the named parts are pulled as, and the authors' factor of the LoRA."""
+    found = {}
+    for block in re.findall(r"```yaml\n(generator:.*?)```", PAGE, re.DOTALL):
+        settings = AnimateDiffConfig.parse(yaml.safe_load(block)["generator"])
+        pulled = re.findall(r"cineray models pull (.*)", block)
+        if pulled:
+            named = [part for part in (settings.motion, settings.adapter) if part is not None]
+            assert named == [catalogue()[name].part for name in pulled[0].split()]
+            found[settings.scheduler] = settings
+    assert set(found) == {"lcm", "lightning"}
+    assert found["lcm"].adapter_scale == 0.8
+
+
+def test_every_part_of_the_catalogue_stands_on_the_page_and_the_other_way_round():
+    """A part that nothing takes would be pulled for nothing."""
+    assert [name for name in catalogue() if not re.search(rf"[`| ,]{re.escape(name)}[`,; \n]", PAGE)] == []
+    pulled = {name for words in re.findall(r"cineray models pull ([^`\n]*)", PAGE) for name in words.split()}
+    assert pulled <= set(catalogue())
