@@ -59,12 +59,19 @@ def test_a_held_out_run_gives_the_numbers_of_predict(run_dir, pipeline):
         np.testing.assert_array_equal(found[expected.sample_row[mine] - rows[0]], expected.predicted["features"][mine])
 
 
-@pytest.mark.parametrize("normalise", [True, False])
+SCALED = {
+    "all": {},
+    "brain": {"view__raw_targets": ["features"]},
+    "nothing": {"view__normalise": False},
+}
+
+
+@pytest.mark.parametrize("scaled", SCALED)
 @pytest.mark.parametrize("name", ANY_TARGET)
-def test_every_model_gives_the_numbers_of_predict(tmp_path, name, normalise):
+def test_every_model_gives_the_numbers_of_predict(tmp_path, name, scaled):
     solved = {"optim__epochs": 0} if issubclass(model_class(name), ClosedForm) else {}
     sizes = {"model__dim": 5} if name in ("shared", "srm") else {}
-    changes = {"model__name": name, "view__normalise": normalise} | solved | sizes
+    changes = {"model__name": name} | SCALED[scaled] | solved | sizes
     run_dir = tiny_run(tmp_path, voxels=(20, 20), **changes)
     pipeline, expected = Pipeline.open(run_dir), predict(run_dir, "test")
     rows, recording = held_out(pipeline, "sub-02")

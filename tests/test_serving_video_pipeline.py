@@ -280,10 +280,6 @@ def test_what_does_not_fit_is_named(tmp_path, config, pipeline):
         pipeline.reconstruct(recording, [replace(clips[0], subject="nobody")])
     with pytest.raises(ConfigError, match="predicts features, the settings ask it for 'clip_tokens'"):
         VideoPipeline.open(config.override({"semantic.target": "clip_tokens"}))
-    with pytest.raises(
-        ConfigError, match=r"'features' is \(32,\) in activation, expected \(frames, 3, height, width\)"
-    ):
-        VideoPipeline.open(config.override({"perception": config.semantic.model_dump()}))
     with pytest.raises(ConfigError, match="expected one of them to be true"):
         config.override({"use_keyframe": False, "use_blurry": False})
     assert VideoPipelineConfig.loads(config.dump()) == config

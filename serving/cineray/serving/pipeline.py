@@ -95,7 +95,7 @@ class Pipeline:
     trunk: Mapping[str, Tensor]
     """Shared weights, used by every `SubjectDecoder` without a copy."""
     normaliser: Normaliser | None
-    """Moments of the targets only; a subject's come with its layers."""
+    """Moments of the targets only, None where all are raw; a subject's come with its layers."""
     device: torch.device
 
     @classmethod
@@ -175,9 +175,10 @@ class Pipeline:
         return Gallery(ids, films, table["onset_s"].to_numpy(), table["length_s"].to_numpy(), features, self.card.tr_s)
 
     def _moments(self, subject: str) -> Moments | None:
-        if self.normaliser is None:
+        names = [f"brain/{subject}/{which}" for which in ("mean", "sd")]
+        if not set(names) <= set(self.moments.places):
             return None
-        mean, sd = self.moments.read(f"brain/{subject}/{which}" for which in ("mean", "sd")).values()
+        mean, sd = self.moments.read(names).values()
         return Moments(mean, sd).to(self.device)
 
 
