@@ -109,6 +109,19 @@ def scenes(monkeypatch):
     )
 
 
+def linked(config):
+    """Opened, all neighbours linked whatever the link has learned of so little."""
+    pipeline = VideoPipeline.open(config)
+    assert pipeline.link is not None
+    return replace(pipeline, link=replace(pipeline.link, threshold=0.0))
+
+
+def length_of(path):
+    """Frames, and frames per second."""
+    film = cv2.VideoCapture(path)
+    return sum(film.read()[0] for _ in range(60)), film.get(cv2.CAP_PROP_FPS)
+
+
 def test_six_seconds_are_what_its_parts_make_one_after_another(folder, config, scenes, monkeypatch):
     """Every step again by its own class alone; the training stimuli's tokens and latents are never read."""
     read, original = set(), Dataset.gather_stimuli
@@ -119,10 +132,7 @@ def test_six_seconds_are_what_its_parts_make_one_after_another(folder, config, s
     )
     job = Job.of_split(config, folder / "videos", "test")
     clips = job.begin()[0].clips[:3]
-    pipeline = VideoPipeline.open(config)
-    assert pipeline.link is not None
-    pipeline.link = replace(pipeline.link, threshold=0.0)  # it has learned too little to be asked
-    write_piece(job, pipeline, replace(job.pieces[0], clips=clips))
+    write_piece(job, linked(config), replace(job.pieces[0], clips=clips))
     assert not read, "neither engine nor captions look anything up"
     results = [Reconstructions(job.store, "test", job.origin).read(clip.example) for clip in clips]
     assert [r.carried for r in results] == [False, True, True]
@@ -142,7 +152,8 @@ def test_six_seconds_are_what_its_parts_make_one_after_another(folder, config, s
         assert np.abs(keyframe - result.keyframe).max() <= 1
         assert np.abs(other - result.keyframe).mean() > 5
         assert result.caption == as_text(speaker.encode(result.keyframe[None, None], [""]))[0] != ""
-        decoded = generator.autoencoder.decode(torch.from_numpy(blurry.predicted["latents"][i])) * 127.5 + 127.5
+        latents = torch.from_numpy(blurry.predicted["latents"][i])
+        decoded = generator.autoencoder.decode(latents).add(1).mul(127.5)
         assert np.abs(decoded.clamp(0, 255).movedim(1, -1).numpy() - result.blurry).max() <= 1
         seed = clip_seed(0, clip, "video")
         alone = Condition(blurry=result.blurry, caption=result.caption, seed=seed, first_frame=before)
@@ -151,9 +162,7 @@ def test_six_seconds_are_what_its_parts_make_one_after_another(folder, config, s
         assert np.array_equal(unlinked, result.video) == (before is None)
         before = result.video[-1]
 
-    film = cv2.VideoCapture(job.store.path(f"{job.folder}/chain-{clips[0].example:06d}.mp4"))
-    assert film.get(cv2.CAP_PROP_FPS) == 8
-    assert sum(film.read()[0] for _ in range(60)) == 48
+    assert length_of(job.store.path(f"{job.folder}/chain-{clips[0].example:06d}.mp4")) == (48, 8.0)
 
 
 def test_what_codec_or_engine_would_misread_does_not_open(folder, config):
