@@ -42,13 +42,18 @@ class Autoencoder:
         """Pictures (n, 3, height, width), -1 to 1, to float32 latents: the posterior's mean, no noise of its own."""
         coded: Any = self.model.encode(pictures.to(self.model.device, self.model.dtype))
         latents = coded.latent_dist.mode() if self._full else coded.latents
-        return latents.float() * self._config.scaling_factor
+        return (latents.float() - self._shift) * self._config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (n, channels, height, width) to float32 pictures, about -1 to 1."""
-        scaled = (latents / self._config.scaling_factor).to(self.model.dtype)
+        scaled = (latents / self._config.scaling_factor + self._shift).to(self.model.dtype)
         decoded: list[Any] = [self.model.decode(part) for part in scaled.split(DECODED_TOGETHER)]
         return torch.cat([part.sample.float() for part in decoded])
+
+    @property
+    def _shift(self) -> float:
+        """Of the latents' mean; Stable Diffusion's autoencoders have none."""
+        return self._config.shift_factor or 0.0
 
     @property
     def _full(self) -> bool:
