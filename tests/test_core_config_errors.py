@@ -31,6 +31,10 @@ class Wanting(Config):
     outer: Outer = Outer()
 
 
+class Deep(Config):
+    far: Far
+
+
 class Above(Config):
     wanting: Wanting
     maker: Annotated[Near | Far, Field(discriminator="name")]
@@ -72,6 +76,7 @@ SENTENCES = [
         {"part": 3},
         f"setting 'part' of Outer: found 3, expected settings below it; give part.{PART.format(key='part')}",
     ),
+    (Deep, {}, f"setting 'far' of Deep is missing; give far.part.{PART.format(key='far.part')}"),
     (Above, {}, "setting 'wanting' of Above is missing; give wanting.size=… (and 1 more)"),
 ]
 

@@ -62,7 +62,8 @@ def _how(owner: type[BaseModel], key: Sequence[str]) -> str:
         tag = next(name for name, field in fields.items() if get_origin(field.annotation) is Literal)
         names = [str(name) for model in models for name in get_args(model.model_fields[tag].annotation)]
         return f"{where}.{tag}=…, one of {', '.join(names)}"
-    return ", ".join(f"{where}.{n}=…" for n in [n for n, f in fields.items() if f.is_required()] or fields)
+    needed = [_how(owner, [*key, name]) for name, field in fields.items() if field.is_required()]
+    return ", ".join(needed or [f"{where}.{name}=…" for name in fields])
 
 
 def models_at(owner: type[BaseModel], key: Sequence[str]) -> list[type[BaseModel]]:
