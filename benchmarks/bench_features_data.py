@@ -1,5 +1,6 @@
 """Clips of noise, a vision transformer of random weights, a watched encoder: what the benchmark works on."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from cineray.core.config import Config
 from cineray.core.pretrained import Part
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.clip import HFClipConfig
+from cineray.datasets.encoders.pool import Pool, PoolConfig
 from cineray.datasets.ingest import ingest
 from cineray.datasets.schema import TensorSpec
 from cineray.datasets.signal import SignalConfig
@@ -98,8 +100,28 @@ def make_transformer(folder: Path, side: int) -> HFClipConfig:
     return HFClipConfig(part=Part(folder=str(folder)))
 
 
+def rss_anon(pid: int | str = "self") -> int:
+    """Anonymous memory of a process in bytes, 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+class NotedPoolConfig(PoolConfig):
+    """The pool, whose process writes to a log who it is and what it held before the first clip."""
+
+    log: str
+
+    def build(self, device: torch.device | str) -> Pool:
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()} {rss_anon()}\n")
+        return super().build(device)
+
+
 class WatchedConfig(Config):
-    """Takes its time, and writes the number of every clip it begins with to a log."""
+    """Takes its time, and writes the number of every clip that a batch begins with, and its process, to a log."""
 
     reads_frames: ClassVar[bool] = True
     version: ClassVar[int] = 1
@@ -116,6 +138,6 @@ class WatchedConfig(Config):
 
     def encode(self, frames: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[Any]:
         with open(self.log, "a") as file:
-            file.write(captions[0].split()[1] + "\n")
+            file.write(f"{captions[0].split()[1]} {os.getpid()}\n")
         time.sleep(self.seconds)
         return frames.mean((1, 2, 3, 4), dtype=np.float64)[:, None].astype(np.float32)

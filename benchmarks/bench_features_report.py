@@ -9,10 +9,14 @@ from pathlib import Path
 from benchmarks.goals import verdict
 
 GOALS: dict[str, tuple[str, float, float]] = {
-    "perf.P1": (">=", 0.80, 0.92),
-    "perf.P2": (">=", 1.1, 1.4),
-    "perf.P5": ("<=", 1, 1),
-    "perf.P6": ("<=", 1.05, 1.05),
+    "perf.P1/transformer": (">=", 0.80, 0.92),
+    "perf.P2/transformer": (">=", 1.1, 1.4),
+    "perf.P5/one_actor": ("<=", 1, 1),
+    "perf.P5/one_of_two_actors": ("<=", 1, 1),
+    "perf.P5/two_actors": ("<=", 1, 1),
+    "perf.P6/driver": ("<=", 1.05, 1.05),
+    "perf.P6/actor": ("<=", 1.05, 1.05),
+    "perf.P6/above_imports": ("<=", 1.05, 1.05),
 }
 """Sense, floor and target (performance.md 5e)."""
 
@@ -40,7 +44,7 @@ class Line:
 
     def text(self) -> str:
         """For the terminal."""
-        return f"{self.key:10}{self.value:8.3g}  {self.verdict:7}{self.what}  [{self.note}]"
+        return f"{self.key:30}{self.value:8.3g}  {self.verdict:7}{self.what}  [{self.note}]"
 
     def row(self) -> str:
         """For the page."""
@@ -52,7 +56,7 @@ class Line:
 def write_report(path: Path, lines: list[Line], seconds: float) -> None:
     """The whole page; everything on it comes from this run."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "pyarrow", "ray"))
-    missed = ", ".join(line.key for line in lines if line.verdict == "MISSED") or "none"
+    missed = ", ".join(f"{line.key} ({line.value:.3g})" for line in lines if line.verdict == "MISSED") or "none"
     text = f"""# Features, measured
 
 `make bench-features` ({seconds:.0f} s) on {datetime.date.today().isoformat()}, {os.cpu_count()} cores, no GPU, \
@@ -66,6 +70,13 @@ P1 counts from the first finished row group to the last, and the CPU time of the
 too. P2 counts whole jobs, start of the actors included, and the CPU time of every process on both sides. The peer reads
 the same frames as fixed-shape tensors in plain Parquet, its best case. No job is faster than its encoder: what P1 is
 above 1, is the machine's noise.
+
+P5 counts row groups that were begun and not recorded when SIGKILL came, never divided by the number of actors: each
+actor loses the one in its work, so two actors killed at one moment lose two. P6 is a job of `pool` on Ray with two
+actors: anonymous memory (RssAnon) of the driver and of the actor that held most, looked at every 5 ms from its start
+to the published manifest, as a whole, which is what the goal says, and both together above what they held when
+everything was imported and no clip read. Ray's own processes (raylet, GCS) and the object store, which is shared
+memory, are not counted.
 
 | goal | measure | figure | floor | target | verdict | detail |
 |---|---|---|---|---|---|---|
