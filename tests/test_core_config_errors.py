@@ -35,6 +35,10 @@ class Deep(Config):
     far: Far
 
 
+class Pair(Config):
+    both: tuple[Wanting, Outer]
+
+
 class Above(Config):
     wanting: Wanting
     maker: Annotated[Near | Far, Field(discriminator="name")]
@@ -77,6 +81,7 @@ SENTENCES = [
         f"setting 'part' of Outer: found 3, expected settings below it; give part.{PART.format(key='part')}",
     ),
     (Deep, {}, f"setting 'far' of Deep is missing; give far.part.{PART.format(key='far.part')}"),
+    (Pair, {}, "setting 'both' of Pair is missing; give both.size=…"),
     (Above, {}, "setting 'wanting' of Above is missing; give wanting.size=… (and 1 more)"),
 ]
 

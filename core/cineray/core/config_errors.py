@@ -58,8 +58,9 @@ def _how(owner: type[BaseModel], key: Sequence[str]) -> str:
     if example := getattr(models[0], "example", ""):
         return example.format(key=where)
     fields = models[0].model_fields
-    if len(models) > 1:  # a union, told apart by a field of constants
-        tag = next(name for name, field in fields.items() if get_origin(field.annotation) is Literal)
+    tags = (name for name, field in fields.items() if get_origin(field.annotation) is Literal)
+    tag = next((tag for tag in tags if all(tag in model.model_fields for model in models)), None)
+    if len(models) > 1 and tag is not None:  # a union, told apart by a field of constants
         names = [str(name) for model in models for name in get_args(model.model_fields[tag].annotation)]
         return f"{where}.{tag}=…, one of {', '.join(names)}"
     needed = [_how(owner, [*key, name]) for name, field in fields.items() if field.is_required()]
