@@ -81,7 +81,7 @@ SENTENCES = [
         f"setting 'part' of Outer: found 3, expected settings below it; give part.{PART.format(key='part')}",
     ),
     (Deep, {}, f"setting 'far' of Deep is missing; give far.part.{PART.format(key='far.part')}"),
-    (Pair, {}, "setting 'both' of Pair is missing; give both.size=…"),
+    (Pair, {}, "setting 'both' of Pair is missing; give both=…"),
     (Above, {}, "setting 'wanting' of Above is missing; give wanting.size=… (and 1 more)"),
 ]
 

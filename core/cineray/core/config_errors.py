@@ -60,7 +60,9 @@ def _how(owner: type[BaseModel], key: Sequence[str]) -> str:
     fields = models[0].model_fields
     tags = (name for name, field in fields.items() if get_origin(field.annotation) is Literal)
     tag = next((tag for tag in tags if all(tag in model.model_fields for model in models)), None)
-    if len(models) > 1 and tag is not None:  # a union, told apart by a field of constants
+    if len(models) > 1:  # a union, told apart by a field of constants
+        if tag is None:
+            return f"{where}=…"
         names = [str(name) for model in models for name in get_args(model.model_fields[tag].annotation)]
         return f"{where}.{tag}=…, one of {', '.join(names)}"
     needed = [_how(owner, [*key, name]) for name, field in fields.items() if field.is_required()]
