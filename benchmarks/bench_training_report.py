@@ -109,14 +109,16 @@ fp32, subjects looped over (padding them costs more), whole N x N matrices, no c
 line says so, bf16 autocast and fused AdamW. Its blends are drawn beforehand. One thread a process on both sides. The
 `ddp` lines of T1, T8 and T11 are the same race on two ranks over gloo, 32 rows each: ours with `strategy.name=ddp`, the
 peer in torch's DistributedDataParallel with all ranks' rows gathered for its whole matrices, equal rows, blends and
-weights on both sides. Loops take turns of ten steps, ABAB, after ten to warm up; figures are medians of five rounds.
-The gate is CPU time of the training processes where the load was above the number of cores (wall time then measures the
-neighbours), else wall time; both are given (of several ranks: the slowest one's wall time, the CPU time of all). T5
-begins with unit vectors; T7 counts each memory once that autograd keeps for the backward pass, weights left out. Ray's
-own processes are in T9's wall time only; its workers take memory in huge pages (`launch` says so), the loops without
-Ray as torch does by itself. The lines "over ours without Ray" tell Ray's part and that of the pages from our loop's,
-which also measures the gradient's norm, sums metrics over ranks and sends columns around the ring. The moments show
-what is sharded; at 27 million parameters DeepSpeed's buffers are as large as what it saves.
+weights on both sides. T9 has both, too. T4 to T7 are measured in one process: every rank of DDP takes the same
+optimiser step over all parameters and computes the same layers on its own rows; the loss, whose tiles then go around
+the ring of ranks, is in T1. Loops take turns of ten steps, ABAB, after ten to warm up; figures are medians of five
+rounds. The gate is CPU time of the training processes where the load was above the number of cores (wall time then
+measures the neighbours), else wall time; both are given (of several ranks: the slowest one's wall time, the CPU time of
+all). T5 begins with unit vectors; T7 counts each memory once that autograd keeps for the backward pass, weights left
+out. Ray's own processes are in T9's wall time only; its workers take memory in huge pages (`launch` says so), the loops
+without Ray as torch does by itself. The lines "over ours without Ray" tell Ray's part and that of the pages from our
+loop's, which also measures the gradient's norm, sums metrics over ranks and sends columns around the ring. The moments
+show what is sharded; at 27 million parameters DeepSpeed's buffers are as large as what it saves.
 
 | goal | measure | figure | wall | CPU | floor | target | verdict | detail |
 |---|---|---|---|---|---|---|---|---|
