@@ -146,7 +146,8 @@ know), the perception reconstructor latents of the tiny autoencoder, and ridge t
 end-point error uses). The generator is `nearest`, which takes pictures from training clips alone, those most like words
 and latents, and moves them by the decoded motion (`{_generator()}`, chosen with the penalty on the validation film of
 seed 100, which is not among these, films from their beginning: `faint` and the penalty by
-`python -m benchmarks.results_video_choice`, the rest before, with fewer voxels). "Without the blurry video" leaves out
+`python -m benchmarks.results_video_choice`, the rest before, with fewer voxels; both
+before decoding scaled the brains of these runs as training does). "Without the blurry video" leaves out
 latents and motion, the whole perception stream. The judges are quantised MobileNets that nothing here was trained with:
 v2 classifies, v1's embedding gives similarity and retrieval."""
 
