@@ -13,7 +13,6 @@ import tiny_diffusers
 import tiny_encoders
 from cineray.core.errors import ConfigError
 from cineray.core.pretrained import Part
-from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
 from cineray.datasets.encoders.captions import BlipConfig, as_text
 from cineray.datasets.encoders.clip import OpenClipConfig
@@ -28,14 +27,12 @@ from cineray.serving.generators.base import Condition
 from cineray.serving.generators.unclip import UnclipConfig
 from cineray.serving.jobs import Job, write_piece
 from cineray.serving.video_pipeline import VideoPipeline, VideoPipelineConfig, clip_seed
-from cineray.training.feed import open_feed
-from cineray.training.loop import train
 from cineray.training.models.ridge import RidgeConfig
 from cineray.training.predict import predict
 from cineray.training.recipes.neuroclips import perception, prior, semantic
 from cineray.training.reconstructions import Reconstructions
 from cineray.training.run import Run
-from cineray.training.world import World
+from tiny_run import trained_in
 from tiny_video import SPLIT, trained
 
 CPU = torch.device("cpu")
@@ -71,11 +68,7 @@ def folder(tmp_path_factory):
 
 
 def learned(run: Run, folder: Path) -> str:
-    run = run.model_copy(update={"view": run.view.model_copy(update={"split": SPLIT})})
-    store = Store.at(folder)
-    store.put("run.yaml", run.dump().encode())
-    train(run, World(), lambda normaliser: open_feed(run, normaliser), store)
-    return str(folder)
+    return trained_in(folder, run.model_copy(update={"view": run.view.model_copy(update={"split": SPLIT})}))
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,13 @@ from cineray.datasets.encoders.gradients import GradientsConfig
 from cineray.datasets.extraction import extract
 from cineray.datasets.ingest import ingest
 from cineray.datasets.sources.synthetic import SyntheticConfig
-from cineray.training.feed import open_feed
-from cineray.training.loop import train
 from cineray.training.losses import active
 from cineray.training.models.prior import PriorConfig
 from cineray.training.optim import learning_rate
 from cineray.training.predict import predict, restore
 from cineray.training.recipes.neuroclips import prior, semantic
 from cineray.training.run import Run
-from cineray.training.world import World
+from tiny_run import trained_in
 
 
 def test_the_split_holds_two_segments_out_and_no_test_film_trains():
@@ -60,13 +58,6 @@ def test_the_cycle_is_that_of_torch_with_the_published_settings():
     np.testing.assert_allclose([learning_rate(optim, step, steps) for step in range(steps)], expected, rtol=1e-9)
 
 
-def trained(run, folder):
-    store = Store.at(folder)
-    store.put("run.yaml", run.dump().encode())
-    train(run, World(), lambda normaliser: open_feed(run, normaliser), store)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """A small film set of one person with light image tokens; in place of captions, what the source knows of a clip."""
@@ -94,7 +85,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def reconstructor(films, tmp_path_factory):
-    return trained(semantic(dataset=films).override(SMALL), tmp_path_factory.mktemp("semantic"))
+    return trained_in(tmp_path_factory.mktemp("semantic"), semantic(dataset=films).override(SMALL))
 
 
 def test_a_prior_trains_on_a_finished_reconstructor_and_leaves_it_as_it_is(reconstructor, tmp_path):
@@ -108,7 +99,7 @@ def test_a_prior_trains_on_a_finished_reconstructor_and_leaves_it_as_it_is(recon
             "optim.lr": 2e-3,
         }
     )
-    below, whole = restore(Store.at(reconstructor)), restore(Store.at(trained(run, tmp_path / "prior")))
+    below, whole = restore(Store.at(reconstructor)), restore(Store.at(trained_in(tmp_path / "prior", run)))
     assert isinstance(run.model, PriorConfig)
     weights = whole.model.state_dict()
     for name, tensor in below.model.state_dict().items():

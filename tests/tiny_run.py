@@ -12,7 +12,7 @@ from cineray.training.loop import train
 from cineray.training.run import Run
 from cineray.training.world import World
 
-__all__ = ["TEST_RUN", "tiny_run"]
+__all__ = ["TEST_RUN", "tiny_run", "trained_in"]
 
 TEST_RUN = "test-00-repeat-0"
 
@@ -32,7 +32,12 @@ def tiny_run(folder: Path | str, *, voxels: tuple[int, int] = (20, 40), **change
     view = ViewConfig(dataset=f"{folder}/data", window=Window(first=-1, last=2), split=split)
     small = Run(name="tiny", view=view).override({"optim.epochs": 2, "model.dim": 16, "evaluation.clip_s": 10.0})
     run = small.override({key.replace("__", "."): value for key, value in changes.items()})
-    store = Store.at(f"{folder}/run")
+    return trained_in(f"{folder}/run", run)
+
+
+def trained_in(folder: Path | str, run: Run) -> str:
+    """The folder, with a run trained in it."""
+    store = Store.at(folder)
     store.put("run.yaml", run.dump().encode())
     train(run, World(), lambda normaliser: open_feed(run, normaliser), store)
-    return f"{folder}/run"
+    return str(folder)

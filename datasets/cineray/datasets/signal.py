@@ -48,7 +48,7 @@ class SignalConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SignalConfig":
-        if self.zscore != "causal" and self.calibration_s != 60:
+        if self.zscore != "causal" and self.calibration_s != type(self).model_fields["calibration_s"].default:
             raise ConfigError(
                 "signal.calibration_s is set, but only zscore=causal calibrates; leave it out or ask for that"
             )

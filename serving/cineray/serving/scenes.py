@@ -7,6 +7,7 @@ that the link has not seen.
 
 import torch
 
+from cineray.core.errors import DataError
 from cineray.datasets.examples import Examples
 from cineray.datasets.split import make_split
 from cineray.serving.clips import by_recording, clips_of
@@ -21,7 +22,7 @@ def link_of(config: LinkConfig, semantic: Output, repeats: Repeats = "each") -> 
     """The link of these settings, read if it was trained before; it learns from the brains it is to judge.
 
     Raises:
-        DataError: the films have no scenes of several clips, or only one.
+        DataError: nothing is held out for validation, or the films have no scenes of several clips, or only one.
     """
     pipeline = semantic.pipeline
     store = pipeline.weights.store
@@ -32,13 +33,18 @@ def link_of(config: LinkConfig, semantic: Output, repeats: Repeats = "each") -> 
         return Link.loads(store.get(key), store.path(key))
     view = pipeline.run.view
     split = make_split(pipeline.dataset, view.split, view.subjects, view.window)
+    if not len(split.val):
+        raise DataError(
+            f"the split of {store.url} holds nothing out for validation, expected clips there to teach the scene link; "
+            "train with view.split.val, or leave the link out (link=null)"
+        )
     link = fit_link(config, *_pairs(semantic, split.val, repeats))
     store.put(key, link.dumps())
     return link
 
 
 def _pairs(semantic: Output, examples: Examples, repeats: Repeats) -> tuple[Pairs, Pairs]:
-    """Neighbouring clips of a set, from the two halves of every recording; no clip is in both.
+    """Neighbouring clips of a set, from the two halves of every recording; no showing is in both.
 
     Two clips are of one scene where their stimuli are of one group.
     """

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from ray.util.state import list_nodes
+from ray.util.state import get_node
 from ray.util.state.exception import RayStateApiException
 
 from cineray.core.config import Config
@@ -102,17 +102,17 @@ def _require_state_api() -> None:
     if wrong := ray.get(task.remote()):
         raise CinerayError(
             f"{wrong}, expected Ray's state API of the head to answer (stopped trials would keep their CPUs); start "
-            f"Ray with its dashboard, and set RAY_ADDRESS in its workers where several run on one machine"
+            "Ray with its dashboard, and set RAY_ADDRESS in its workers where several run on one machine"
         )
 
 
 def _wrong_with_state_api() -> str:
     own = ray.get_runtime_context().get_node_id()
     try:
-        nodes = {node.node_id for node in list_nodes()}
+        known = get_node(own)
     except (ConnectionError, RayStateApiException) as error:
         return f"found no answer ({shorten(str(error), 200, placeholder=' …')})"
-    return "" if own in nodes else "found another Ray's answer"
+    return "" if known else "found another Ray's answer"
 
 
 def format_trials(trials: Sequence[TrialResult]) -> str:
