@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from cineray.core.errors import DataError
 from cineray.core.storage import Store
 from cineray.datasets.dataset import Dataset
+from cineray.datasets.examples import Examples
 from cineray.datasets.ingest import ingest
 from cineray.datasets.sources.synthetic import SyntheticConfig
 from cineray.datasets.split import make_split
 from cineray.datasets.view import Window
 from cineray.serving.clips import Clip, clips_of
 from cineray.serving.jobs import Job
-from cineray.serving.link import embedding
+from cineray.serving.link import LinkConfig, embedding
 from cineray.serving.outputs import OutputConfig
 from cineray.serving.repeats import mean_clips, mean_recording
-from cineray.serving.scenes import _pairs
+from cineray.serving.scenes import _pairs, link_of
 from cineray.serving.video_pipeline import VideoPipeline
 from cineray.training.models.ridge import RidgeConfig
 from cineray.training.reconstructions import Reconstructions
@@ -118,3 +120,14 @@ def test_the_link_learns_from_the_brains_it_is_to_judge(folder):
         assert of_mean.same[: len(first)].tolist() == [
             groups[a] == groups[b] for a, b in zip(first, second, strict=True)
         ]
+
+
+def test_without_validation_there_is_nothing_to_teach_a_link(folder, monkeypatch):
+    def nothing_held_out(*args):
+        return replace(make_split(*args), val=Examples.of(("sub-01",), []))
+
+    trained(folder, "semantic", RidgeConfig(penalties=(30.0,)), ("features",), epochs=0)
+    semantic = OutputConfig(run_dir=str(folder / "semantic"), target="features").build(device="cpu")
+    monkeypatch.setattr("cineray.serving.scenes.make_split", nothing_held_out)
+    with pytest.raises(DataError, match=r"holds nothing out for validation.*link=null"):
+        link_of(LinkConfig(), semantic)

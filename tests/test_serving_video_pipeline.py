@@ -12,7 +12,6 @@ from cineray.core.pretrained import Part
 from cineray.core.storage import Store
 from cineray.datasets.encoders.captions import BlipConfig, as_text
 from cineray.datasets.encoders.motion import MotionConfig
-from cineray.datasets.examples import Examples
 from cineray.datasets.extraction import extract
 from cineray.datasets.split import make_split
 from cineray.serving.captions import BlipCaptionsConfig
@@ -244,16 +243,6 @@ def test_the_link_is_trained_once_and_kept_with_the_semantic_run(config, pipelin
 def test_a_film_of_one_clip_scenes_cannot_teach_a_link(config):
     with pytest.raises(DataError, match=r"0 of .* neighbouring training clips within one scene"):
         VideoPipeline.open(config.override({"link": {"seed": 5}}))
-
-
-def test_without_validation_there_is_nothing_to_teach_a_link(config, monkeypatch):
-    def nothing_held_out(*args):
-        split = make_split(*args)
-        return replace(split, val=Examples.of(split.val.subjects, []))
-
-    monkeypatch.setattr("cineray.serving.scenes.make_split", nothing_held_out)
-    with pytest.raises(DataError, match=r"holds nothing out for validation.*link=null"):
-        VideoPipeline.open(config.override({"link": {"seed": 6}}))
 
 
 def test_blip_describes_the_generated_keyframes_and_nothing_else(tmp_path, pipeline):
